@@ -1,0 +1,1 @@
+"""Bytes to values and back, stateless: batches and checksums."""

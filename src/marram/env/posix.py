@@ -1,0 +1,297 @@
+"""PosixEnv: the machine (Linux).
+
+Owns every direct call of os, fcntl and time in marram. Keeps E1-E4 of api.py, and for locks:
+
+L1  One holder: a second lock() is refused, from another process (flock) and from this one
+    (a registry by device and inode: it also catches a second path to the same file).
+L2  A forked child holds no lock of its parent and cannot release one: its copies are closed
+    before any of its code runs.
+L3  A lock ends with release() or with the process, even where its children live on.
+
+Files are regular files only, made with mode 0600; directories with 0700. A file opened for writing
+or creation is never reached through a symbolic link in the last place of its path.
+
+Threading: calls may overlap freely, but for two of one file: close() must not race with any other
+call, since the kernel may give its descriptor to the next file opened; and allocate() must not
+race with a write beyond the end of the file, which its failure would cut off.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+
+from marram.env.api import Env, File, FileLock, Task
+
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # counts suspended time
+_NO_FD = 2**31 - 1  # no descriptor has this number: use of a closed file fails with EBADF
+_ZEROS = bytes(1 << 16)
+
+
+class PosixFile:
+    """An open descriptor. Closed at the latest when the object goes."""
+
+    # Hot: write and sync_data run once a commit group, read once a block.
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def read(self, size: int, offset: int) -> bytes:
+        parts: list[bytes] = []
+        while True:
+            try:
+                part = os.pread(self._fd, size, offset)
+            except InterruptedError:
+                continue
+            if len(part) == size and not parts:
+                return part  # nearly always
+            parts.append(part)
+            size -= len(part)
+            offset += len(part)
+            if not part or not size:
+                return b"".join(parts)
+
+    def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        while True:
+            try:
+                done = os.pwrite(self._fd, data, offset)
+            except InterruptedError:
+                continue
+            if done == len(data):
+                return  # nearly always
+            if done == 0:
+                raise OSError(errno.EIO, "the device took no bytes", self.path)
+            data = memoryview(data).cast("B")[done:]
+            offset += done
+
+    def allocate(self, offset: int, size: int) -> None:
+        if offset < 0 or size <= 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.path)
+        before = self.size()
+        try:
+            try:
+                os.posix_fallocate(self._fd, offset, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+                self._fill(before, offset + size)
+        except OSError:
+            # ext4 grows the file piece by piece: a disk that fills up half-way leaves some of it.
+            if self.size() > before:
+                os.ftruncate(self._fd, before)
+            raise
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def sync_data(self) -> None:
+        os.fdatasync(self._fd)
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, _NO_FD
+        if fd != _NO_FD:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _fill(self, start: int, stop: int) -> None:
+        """Write zeros over [start, stop), the file's new end; holes before `start` stay holes."""
+        for offset in range(start, stop, len(_ZEROS)):
+            self.write(memoryview(_ZEROS)[: stop - offset], offset)
+
+    def _flock(self, operation: int) -> None:
+        fcntl.flock(self._fd, operation)
+
+
+class _PosixLock:
+    __slots__ = ("_key", "file")
+
+    def __init__(self, file: PosixFile, key: tuple[int, int]) -> None:
+        self.file = file
+        self._key = key
+
+    def release(self) -> None:
+        with _held_guard:
+            # Not there: released before, or this is a forked child's copy (L2).
+            if _held.get(self._key) is not self:
+                return
+            del _held[self._key]
+            try:
+                # Closing alone would not do while a child between fork and exec has the descriptor.
+                self.file._flock(fcntl.LOCK_UN)
+            finally:
+                self.file.close()
+
+
+_held_guard = threading.Lock()
+_held: dict[tuple[int, int], _PosixLock] = {}  # (st_dev, st_ino); guarded by _held_guard
+
+
+def _forget_locks_in_child() -> None:
+    # The child shares the parent's flock through its copies of the descriptors. Closing them does
+    # not release it, but keeps it from outliving the parent (L3).
+    for lock in _held.values():
+        lock.file.close()
+    _held.clear()
+    _held_guard.release()
+
+
+# The guard is held across fork() so that no other thread is half-way through lock() or release().
+os.register_at_fork(
+    before=_held_guard.acquire,
+    after_in_parent=_held_guard.release,
+    after_in_child=_forget_locks_in_child,
+)
+
+
+class _Thread:
+    __slots__ = ("_thread",)
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        # A daemon, so that a store nobody closed cannot hang the interpreter's exit. Nothing is
+        # lost by it: what was acknowledged is synced, and recovery redoes what was under way.
+        self._thread = threading.Thread(target=work, name=name, daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+
+class PosixEnv:
+    """The real files, clocks and threads. Holds no state: any two are alike."""
+
+    __slots__ = ()
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def open(
+        self, path: str, *, write: bool = False, create: bool = False, exclusive: bool = False
+    ) -> File:
+        return _open(path, write=write, create=create, exclusive=exclusive)
+
+    def exists(self, path: str) -> bool:
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            # Nothing else means "missing": a store on a failing disk is not an empty directory.
+            return False
+        return True
+
+    def list_dir(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))
+
+    def make_dir(self, path: str) -> None:
+        # Not os.makedirs: it gives the parents it makes the default mode.
+        parent = os.path.dirname(path.rstrip("/"))
+        if parent and not self.exists(path):
+            self.make_dir(parent)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def remove(self, path: str) -> None:
+        os.unlink(path)
+
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target)
+
+    def sync_dir(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def free_bytes(self, path: str) -> int:
+        space = os.statvfs(path)
+        return space.f_bavail * space.f_frsize
+
+    def lock(self, path: str) -> FileLock:
+        with _held_guard:
+            file = _open(path, write=True, create=True)
+            try:
+                status = os.fstat(file._fd)
+                key = (status.st_dev, status.st_ino)
+                if key in _held:
+                    raise BlockingIOError(errno.EWOULDBLOCK, "locked by this process", path)
+                try:
+                    file._flock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise BlockingIOError(error.errno, "locked by another process", path) from None
+            except BaseException:
+                file.close()
+                raise
+            _held[key] = lock = _PosixLock(file, key)
+            return lock
+
+    # -- clocks, identity, randomness ------------------------------------------------------------
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_ns(self) -> int:
+        return time.clock_gettime_ns(_BOOT_CLOCK)
+
+    def random_bytes(self, size: int) -> bytes:
+        return os.urandom(size)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def hostname(self) -> str:
+        return os.uname().nodename
+
+    # -- background work -------------------------------------------------------------------------
+
+    def start(self, name: str, work: Callable[[], None]) -> Task:
+        return _Thread(name, work)
+
+    def pause(self) -> None:
+        time.sleep(0)  # drops the GIL; a waiting thread takes it
+
+
+def _open(path: str, *, write: bool, create: bool, exclusive: bool = False) -> PosixFile:
+    # Non-blocking: a FIFO under a store's name gets an error below instead of hanging open().
+    # (It means nothing for regular files.)
+    flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDWR if write else os.O_RDONLY)
+    if write or create or exclusive:
+        flags |= os.O_NOFOLLOW
+    if create or exclusive:
+        flags |= os.O_CREAT
+    if exclusive:
+        flags |= os.O_EXCL
+    file = PosixFile(path, os.open(path, flags, 0o600))
+    mode = os.fstat(file._fd).st_mode
+    if not stat.S_ISREG(mode):
+        file.close()
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, "not a regular file", path)
+    return file
+
+
+_POSIX_ENV: Env = PosixEnv()
+
+
+def posix_env() -> Env:
+    """The machine's env, for whoever was given none."""
+    return _POSIX_ENV
