@@ -1,0 +1,88 @@
+"""The names in a store's directory, and the version switch.
+
+Owns file names and the one atomic step that moves a store from a generation to the next; not what
+the files hold.
+
+    LOCK           who owns the directory (lock.py)
+    version        the active generation, decimal
+    newVersion     written and synced first, then renamed over version
+    checkpoint.N   what generation N starts from (storage/sstable)
+    logfile.N      the log after checkpoint.N (storage/log)
+
+L1  after a crash at any call, `version` holds the old number or the new one, whole.
+L2  nothing is removed that the durable `version` still needs.
+
+Threading: callers serialize (open, checkpoint and close never overlap).
+"""
+
+from __future__ import annotations
+
+import re
+
+from marram.env.api import Env
+from marram.errors import Corruption
+
+LOCK = "LOCK"
+VERSION = "version"
+NEW_VERSION = "newVersion"
+
+_NUMBERED = re.compile(r"(checkpoint|logfile)\.(0|[1-9][0-9]{0,17})\Z")
+_NUMBER = re.compile(rb"(0|[1-9][0-9]{0,17})\n\Z")
+
+
+def checkpoint_path(directory: str, generation: int) -> str:
+    """Where checkpoint.N is."""
+    return f"{directory}/checkpoint.{generation}"
+
+
+def log_path(directory: str, number: int) -> str:
+    """Where logfile.N is."""
+    return f"{directory}/logfile.{number}"
+
+
+def numbered(names: list[str]) -> dict[str, list[int]]:
+    """The generation numbers in a listing: {"checkpoint": [...], "logfile": [...]}, ascending."""
+    found: dict[str, list[int]] = {"checkpoint": [], "logfile": []}
+    for name in names:
+        match = _NUMBERED.match(name)
+        if match:
+            found[match[1]].append(int(match[2]))
+    return {kind: sorted(numbers) for kind, numbers in found.items()}
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file of that name belongs to a store."""
+    return name in (LOCK, VERSION, NEW_VERSION) or _NUMBERED.match(name) is not None
+
+
+def read_version(env: Env, directory: str) -> int:
+    """The active generation. Raises FileNotFoundError, Corruption."""
+    path = f"{directory}/{VERSION}"
+    file = env.open(path)
+    try:
+        text = file.read(32, 0)
+    finally:
+        file.close()
+    match = _NUMBER.match(text)
+    if match is None:
+        raise Corruption(f"the generation number is {text!r}", path, 0)
+    return int(match[1])
+
+
+def switch_version(env: Env, directory: str, generation: int) -> None:
+    """Make `generation` the active one, atomically and durably (L1).
+
+    Everything the generation needs must be durable before.
+    """
+    new_path = f"{directory}/{NEW_VERSION}"
+    if env.exists(new_path):  # left by a crash between its creation and the rename
+        env.remove(new_path)
+    file = env.open(new_path, write=True, create=True)
+    try:
+        file.write(b"%d\n" % generation, 0)
+        file.sync()
+    finally:
+        file.close()
+    env.rename(new_path, f"{directory}/{VERSION}")
+    # The directory too: a crash may otherwise lose the rename while what it replaced is removed.
+    env.sync_dir(directory)

@@ -1,0 +1,287 @@
+"""One keyspace in memory: a dict for points, an order for ranges, older versions while read.
+
+Owns the newest value of each key, the keys' order, the deadlines' calendar, and, while a snapshot
+is live, what each changed key held before. Does not own sequence numbers or snapshots (engine.py).
+
+S1  `map` holds the newest value of every key; a missing key is absent.
+S2  `order` holds exactly the keys of `map` and `ghosts`; a ghost is a deleted key that a live
+    snapshot may still see.
+S3  history[key] is a chain (sequence, held_before, older) from new to old: `held_before` is what
+    the key held until `sequence`. A reader at position P takes the last link with sequence > P.
+S4  a change enters `history` before `map`, and a reader looks in `map` before `history`: so a
+    reader without the lock finds either the old value or the link that leads to it.
+S5  every key with a deadline is in exactly one bucket of the calendar.
+
+Threading: changes under the store's lock; `get` and `get_at` need none (S4).
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from marram.coding.batch import TYPE_STRING
+from marram.storage.entry import Entry, Stored, is_expired, stored
+from marram.storage.memory.order import KeyOrder
+
+Link = tuple[int, Stored | None, "Link | None"]
+
+# A calendar bucket holds the keys whose deadlines share their upper bits: 256 ms a bucket.
+_BUCKET_SHIFT = 8
+
+
+class Space:
+    """One keyspace."""
+
+    __slots__ = (
+        "_bucket_heap",
+        "_buckets",
+        "data_bytes",
+        "ghosts",
+        "history",
+        "map",
+        "order",
+        "volatile",
+    )
+
+    def __init__(self) -> None:
+        self.map: dict[bytes, Stored] = {}
+        self.order = KeyOrder()
+        self.history: dict[bytes, Link] = {}
+        self.ghosts: set[bytes] = set()
+        self.data_bytes = 0  # keys + values, without overhead
+        self.volatile = 0  # keys that have a deadline
+        self._buckets: dict[int, set[bytes]] = {}
+        self._bucket_heap: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.map)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> Stored | None:
+        """The newest value, expired or not."""
+        return self.map.get(key)
+
+    def keys(self, start: bytes, stop: bytes | None, limit: int, reverse: bool) -> list[bytes]:
+        """Up to `limit` keys of [start, stop) in order, expired ones included."""
+        found = self.order.chunk(start, stop, limit, reverse=reverse)
+        if not self.ghosts:
+            return found
+        kept = [key for key in found if key in self.map]
+        while len(kept) < limit and len(found) == limit:
+            if reverse:
+                stop = found[-1]
+            else:
+                start = found[-1] + b"\0"
+            found = self.order.chunk(start, stop, limit, reverse=reverse)
+            kept += [key for key in found if key in self.map]
+        return kept[:limit]
+
+    def key_at(self, index: int) -> bytes:
+        """The key at `index` in key order, in [0, len); near it while ghosts are about."""
+        key = self.order.at(index)
+        if key in self.map:
+            return key
+        following = self.keys(key, None, 1, False) or self.keys(b"", None, 1, False)
+        return following[0]
+
+    def get_at(self, key: bytes, position: int) -> Stored | None:
+        """The value as of `position`, which a live snapshot pins."""
+        held = self.map.get(key)
+        link = self.history.get(key)
+        while link is not None and link[0] > position:
+            held = link[1]
+            link = link[2]
+        return held
+
+    def changed_since(self, key: bytes, position: int) -> bool:
+        """Whether the key was written after `position`, which a live snapshot pins."""
+        link = self.history.get(key)
+        return link is not None and link[0] > position
+
+    def range_changed_since(self, start: bytes, stop: bytes | None, position: int) -> bool:
+        """Whether any key of [start, stop) was written after `position` (pinned)."""
+        return any(
+            link[0] > position and key >= start and (stop is None or key < stop)
+            for key, link in self.history.items()
+        )
+
+    # -- changing --------------------------------------------------------------------------------
+
+    def load(self, keys: list[bytes], values: list[Stored]) -> None:
+        """Add keys that are all new and ascend beyond those held; for recovery."""
+        self.order.append_many(keys)
+        self.map.update(zip(keys, values, strict=True))
+        self.data_bytes += sum(map(len, keys))
+        for key, held in zip(keys, values, strict=True):
+            if isinstance(held, bytes):
+                self.data_bytes += len(held)
+            else:
+                self._account(key, held)
+
+    def put(self, key: bytes, held: Stored, sequence: int, pinned: int) -> Stored | None:
+        """Store a value; returns what was held before.
+
+        sequence: of the batch; pinned: the newest live snapshot's position, or -1.
+        """
+        before = self.map.get(key)
+        if pinned >= 0:
+            self._remember(key, before, sequence, pinned)
+        if before is None:
+            if key in self.ghosts:
+                self.ghosts.discard(key)
+            else:
+                self.order.add(key)
+            self.data_bytes += len(key)
+        elif before.__class__ is bytes:
+            self.data_bytes -= len(before)
+        else:
+            self._forget(key, before)  # type: ignore[arg-type]
+        self.map[key] = held
+        if held.__class__ is bytes:
+            self.data_bytes += len(held)
+        else:
+            self._account(key, held)  # type: ignore[arg-type]
+        return before
+
+    def delete(self, key: bytes, sequence: int, pinned: int) -> Stored | None:
+        """Remove a key; returns what was held before, or None where it was missing."""
+        before = self.map.get(key)
+        if before is None:
+            return None
+        if pinned >= 0:
+            self._remember(key, before, sequence, pinned)
+            self.ghosts.add(key)
+        else:
+            self.order.remove(key)
+        if before.__class__ is bytes:
+            self.data_bytes -= len(before)
+        else:
+            self._forget(key, before)  # type: ignore[arg-type]
+        self.data_bytes -= len(key)
+        del self.map[key]
+        return before
+
+    def expire(self, key: bytes, deadline_ms: int, sequence: int, pinned: int) -> Stored | None:
+        """Set or drop (0) a deadline; returns what was held before, None where missing."""
+        before = self.map.get(key)
+        if before is None:
+            return None
+        value, type_ = (
+            (before, TYPE_STRING) if isinstance(before, bytes) else (before[0], before[2])
+        )
+        return self.put(key, stored(value, deadline_ms, type_), sequence, pinned)
+
+    def patch(
+        self, key: bytes, offset: int, data: bytes, sequence: int, pinned: int
+    ) -> Stored | None:
+        """Overwrite a string from `offset` on, zero-filling a gap; returns what was held before."""
+        before = self.map.get(key)
+        deadline_ms = 0
+        value = b""
+        if before is not None:
+            value, deadline_ms = (before, 0) if isinstance(before, bytes) else before[:2]
+        head = value[:offset] if offset <= len(value) else value.ljust(offset, b"\0")
+        patched = b"".join((head, data, value[offset + len(data) :]))
+        self.put(key, stored(patched, deadline_ms, TYPE_STRING), sequence, pinned)
+        return before
+
+    # -- deadlines -------------------------------------------------------------------------------
+
+    def due(self, now_ms: int, limit: int) -> list[bytes]:
+        """Up to `limit` keys whose deadlines passed, oldest buckets first; takes nothing out."""
+        found: list[bytes] = []
+        heap = self._bucket_heap
+        past = now_ms >> _BUCKET_SHIFT
+        while heap and heap[0] < past:
+            bucket = self._buckets.get(heap[0])
+            if not bucket:
+                self._buckets.pop(heappop(heap), None)
+                continue
+            for key in bucket:
+                found.append(key)
+                if len(found) == limit:
+                    break
+            break  # the next bucket shows once this one's keys are deleted
+        return found
+
+    def expired_count(self, now_ms: int) -> int:
+        """How many keys are held past their deadline."""
+        last = now_ms >> _BUCKET_SHIFT
+        ids = [bucket_id for bucket_id in set(self._bucket_heap) if bucket_id <= last]
+        return sum(
+            is_expired(self.map[key], now_ms)
+            for bucket_id in ids
+            for key in self._buckets.get(bucket_id, ())
+        )
+
+    # -- older versions --------------------------------------------------------------------------
+
+    def forget_history(self) -> dict[bytes, Link]:
+        """Drop all older versions: no snapshot is live. Returns them, for freeing at leisure."""
+        for key in self.ghosts:
+            self.order.remove(key)
+        self.ghosts = set()
+        retired, self.history = self.history, {}
+        return retired
+
+    def trim_history(self, oldest: int) -> None:
+        """Drop the links that no snapshot at `oldest` or later can reach."""
+        kept: dict[bytes, Link] = {}
+        for key, link in self.history.items():
+            short = _cut(link, oldest)
+            if short is not None:
+                kept[key] = short
+            elif key in self.ghosts:
+                self.ghosts.discard(key)
+                self.order.remove(key)
+        self.history = kept
+
+    # -- private ---------------------------------------------------------------------------------
+
+    def _remember(self, key: bytes, before: Stored | None, sequence: int, pinned: int) -> None:
+        link = self.history.get(key)
+        # No snapshot lies between the last change and this one: nobody can ask for `before`.
+        if link is None or link[0] <= pinned:
+            self.history[key] = (sequence, before, link)
+
+    def _account(self, key: bytes, entry: Entry) -> None:
+        self.data_bytes += len(entry.value)
+        if entry.deadline_ms:
+            self.volatile += 1
+            bucket_id = entry.deadline_ms >> _BUCKET_SHIFT
+            bucket = self._buckets.get(bucket_id)
+            if bucket is None:
+                self._buckets[bucket_id] = {key}
+                heappush(self._bucket_heap, bucket_id)
+            else:
+                bucket.add(key)
+
+    def _forget(self, key: bytes, entry: Entry) -> None:
+        self.data_bytes -= len(entry.value)
+        if entry.deadline_ms:
+            self.volatile -= 1
+            # An emptied bucket stays until its time comes: its id is in the heap once (S5).
+            self._buckets[entry.deadline_ms >> _BUCKET_SHIFT].discard(key)
+
+    def _check(self) -> None:
+        """Verify S2, S5 and the counters; tests call it after every step."""
+        self.order._check()
+        in_order = set(self.order.chunk(b"", None, len(self.order)))
+        assert in_order == set(self.map) | self.ghosts, "S2"
+        assert not self.ghosts & set(self.map), "S2: a ghost is deleted"
+        volatile = {k for k, v in self.map.items() if v.__class__ is Entry and v.deadline_ms}
+        held = [k for bucket in self._buckets.values() for k in bucket]
+        assert sorted(held) == sorted(volatile), "S5"
+        assert self.volatile == len(volatile)
+        size = sum(
+            len(k) + len(v if isinstance(v, bytes) else v.value) for k, v in self.map.items()
+        )
+        assert self.data_bytes == size
+
+
+def _cut(link: Link, oldest: int) -> Link | None:
+    """The chain without links at or before `oldest`."""
+    if link[0] <= oldest:
+        return None
+    return (link[0], link[1], None if link[2] is None else _cut(link[2], oldest))

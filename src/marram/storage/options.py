@@ -1,0 +1,92 @@
+"""What a store can be told, and what it was told wrong.
+
+Owns the options' names, defaults and validation; not where they come from (arguments, files,
+environment: server/config.py).
+
+Threading: frozen values.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from typing import Any
+
+from marram.errors import InvalidArgument
+
+ENGINES = ("memory",)
+DURABILITIES = ("sync", "interval", "none")
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a store behaves.
+
+    engine: where the map lives; "memory".
+    durability: when a write is acknowledged. "sync": after its log frame is on disk; "interval":
+        after it is with the operating system, which is told to write it out every interval_ms;
+        "none": after it is with the operating system. All three survive the death of the process.
+    interval_ms: for durability "interval", milliseconds, >= 1.
+    create: make the store where the directory holds none.
+    max_key_bytes, max_value_bytes: what put() accepts; at least 1.
+    checkpoint_log_bytes, checkpoint_log_ratio: a checkpoint is due when the log has both that many
+        bytes and that many times the live data; 0 bytes turns background checkpoints off.
+    checkpoint_compression: "none" or "zlib", for the checkpoint's blocks.
+    memory_limit: bytes of keys and values (with their overhead, estimated) above which writes that
+        add data are refused; 0 for no limit.
+    """
+
+    engine: str = "memory"
+    durability: str = "sync"
+    interval_ms: int = 1000
+    create: bool = True
+    max_key_bytes: int = 64 * KIB
+    max_value_bytes: int = 512 * MIB
+    checkpoint_log_bytes: int = 64 * MIB
+    checkpoint_log_ratio: float = 1.0
+    checkpoint_compression: str = "none"
+    memory_limit: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("engine", self.engine, ENGINES)
+        _one_of("durability", self.durability, DURABILITIES)
+        _one_of("checkpoint_compression", self.checkpoint_compression, ("none", "zlib"))
+        _at_least("interval_ms", self.interval_ms, 1)
+        _at_least("max_key_bytes", self.max_key_bytes, 1)
+        _at_least("max_value_bytes", self.max_value_bytes, 1)
+        _at_least("checkpoint_log_bytes", self.checkpoint_log_bytes, 0)
+        _at_least("checkpoint_log_ratio", self.checkpoint_log_ratio, 0)
+        _at_least("memory_limit", self.memory_limit, 0)
+        if self.max_key_bytes > 16 * MIB:
+            raise InvalidArgument("max_key_bytes must be at most 16777216")
+        if self.max_value_bytes >= 2**32 - 32 * MIB:
+            raise InvalidArgument("max_value_bytes must be below 4 GiB")
+
+
+def options_from(values: dict[str, Any]) -> Options:
+    """Options from keyword arguments. Raises InvalidArgument naming an unknown one."""
+    known = [field.name for field in fields(Options)]
+    for name in values:
+        if name not in known:
+            raise InvalidArgument(f"unknown option {name!r}{_suggestion(name, known)}")
+    return Options(**values)
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        choices = ", ".join(allowed)
+        hint = _suggestion(str(value), list(allowed))
+        raise InvalidArgument(f"unknown {name} {value!r}{hint} (choose from: {choices})")
+
+
+def _at_least(name: str, value: float, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= minimum:
+        raise InvalidArgument(f"{name} must be a number of at least {minimum}, not {value!r}")
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,228 @@
+"""From files to a store: create a directory's first generation, or recover what is there.
+
+Owns the order of recovery and what it removes; not the formats it reads (log/, sstable/).
+
+V1  recovery yields a prefix of the commit order that holds every synced batch (P1, P2).
+V2  a torn tail is cut, durably, before anything new is written, and the cut is reported.
+V3  any damage stops recovery with file and offset, and nothing has been changed by then (P3).
+V4  recovery interrupted anywhere and started again gives the same store.
+V5  a directory with anything in it that is not ours is never made into a store.
+
+Threading: runs alone, under the directory's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from marram.env.api import Env, File
+from marram.errors import Corruption, NotAStore
+from marram.storage import layout
+from marram.storage.checkpoint import Origin, load_checkpoint, write_checkpoint
+from marram.storage.lock import CloseNote
+from marram.storage.log.format import FILE_HEADER_SIZE, LogHeader
+from marram.storage.log.reader import LogReader, read_log_header
+from marram.storage.log.writer import LogWriter
+from marram.storage.memory.engine import MemoryEngine
+from marram.storage.sstable.writer import Row
+
+_logger = logging.getLogger("marram.recovery")
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What recovery found, and did."""
+
+    engine: MemoryEngine
+    store_id: bytes
+    generation: int
+    logs: list[int]  # numbers of the live logs, ascending; the last one is written to
+    log: LogWriter
+    last_sequence: int
+    epoch: int
+    time_ms: int
+    live_log_bytes: int  # in the logs before the last
+    replayed_batches: int = 0
+    cut_bytes: int = 0
+    removed: list[str] = field(default_factory=list)
+
+
+def create_store(env: Env, directory: str) -> None:
+    """Make a new, empty store: durable when this returns. Raises OSError."""
+    for name in env.list_dir(directory):
+        if layout.is_ours(name) and name != layout.LOCK:
+            env.remove(f"{directory}/{name}")  # left by a creation that a crash cut short
+    origin = Origin(env.random_bytes(16), epoch=1, sequence=0, time_ms=env.wall_ms())
+    write_first_generation(env, directory, origin, [])
+
+
+def write_first_generation(
+    env: Env, directory: str, origin: Origin, slices: Iterable[list[Row]]
+) -> None:
+    """Make generation 0 of a store from rows in order: durable when this returns."""
+    write_checkpoint(env, directory, 0, origin, slices)
+    header = LogHeader(origin.store_id, 0, 0, origin.sequence, origin.epoch)
+    LogWriter.create(env, directory, header, 0).close()
+    layout.switch_version(env, directory, 0)
+
+
+def is_store(env: Env, directory: str) -> bool:
+    """Whether the directory holds a store. Raises NotAStore where neither yes nor no is safe."""
+    names = env.list_dir(directory)
+    if layout.VERSION in names:
+        return True
+    foreign = [name for name in names if not layout.is_ours(name) and name != "lost+found"]
+    if foreign:
+        raise NotAStore(
+            f"{directory} holds other files ({', '.join(foreign[:3])}) and no store; "
+            "give an empty or a new directory"
+        )
+    found = layout.numbered(names)
+    later = [n for n in found["checkpoint"] + found["logfile"] if n > 0]
+    if later or _has_frames(env, directory, found["logfile"]):
+        # A store that lost its version file is not an empty directory: do not make a new one in it.
+        raise Corruption("the file is missing", f"{directory}/{layout.VERSION}")
+    return False
+
+
+def recover(env: Env, directory: str, note: CloseNote | None) -> Recovered:
+    """Bring the store in `directory` back.
+
+    note: what the last clean close promised. Raises Corruption, UnsupportedFormat, OSError.
+    """
+    generation = layout.read_version(env, directory)
+    found = layout.numbered(env.list_dir(directory))
+    logs = [number for number in found["logfile"] if number >= generation]
+    if not logs or logs[0] != generation:
+        raise Corruption("the file is missing", layout.log_path(directory, generation))
+    headers, unfinished = log_headers(env, directory, logs)
+    logs = [header.number for header in headers]
+    engine = MemoryEngine()
+    origin = load_checkpoint(env, directory, generation, headers[0].store_id, engine)
+    state = _Replay(env, directory, engine, origin)
+    for index, header in enumerate(headers):
+        promised = headers[index + 1].previous_end if index + 1 < len(headers) else 0
+        if note is not None and note.log_number == header.number:
+            promised = max(promised, note.end)
+        state.replay(header, promised, is_last=index + 1 == len(headers))
+    # Everything was read and found good: from here on the directory is changed (V3).
+    log = _continue_log(env, directory, headers[-1], state)
+    strays = [layout.NEW_VERSION] if env.exists(f"{directory}/{layout.NEW_VERSION}") else []
+    strays += [f"logfile.{n}" for n in found["logfile"] if n < generation or n in unfinished]
+    strays += [f"checkpoint.{n}" for n in found["checkpoint"] if n != generation]
+    for name in strays:
+        env.remove(f"{directory}/{name}")
+    env.sync_dir(directory)
+    return Recovered(
+        engine=engine,
+        store_id=headers[0].store_id,
+        generation=generation,
+        logs=logs,
+        log=log,
+        last_sequence=state.sequence,
+        epoch=state.epoch,
+        time_ms=state.time_ms,
+        live_log_bytes=state.earlier_log_bytes,
+        replayed_batches=state.batches,
+        cut_bytes=state.cut_bytes,
+        removed=strays,
+    )
+
+
+def log_headers(env: Env, directory: str, numbers: list[int]) -> tuple[list[LogHeader], list[int]]:
+    """Headers of the live logs, and the number of one whose creation a crash cut short."""
+    headers: list[LogHeader] = []
+    for number in numbers:
+        path = layout.log_path(directory, number)
+        file = env.open(path)
+        try:
+            header = read_log_header(file)
+        finally:
+            file.close()
+        if header is None:
+            if number == numbers[-1] and headers:
+                return headers, [number]
+            raise Corruption("the log's header is missing", path, 0)
+        if header.number != number:
+            raise Corruption(f"the file is logfile.{header.number} by its header", path, 0)
+        if headers and header.store_id != headers[0].store_id:
+            raise Corruption("the file belongs to another store", path, 0)
+        headers.append(header)
+    return headers, []
+
+
+class _Replay:
+    """Applies logs to an engine, in order."""
+
+    def __init__(self, env: Env, directory: str, engine: MemoryEngine, origin: Origin) -> None:
+        self._env = env
+        self._directory = directory
+        self._engine = engine
+        self.sequence = origin.sequence
+        self.epoch = origin.epoch
+        self.time_ms = origin.time_ms
+        self.batches = 0
+        self.end = FILE_HEADER_SIZE  # of the last log
+        self.cut_bytes = 0
+        self.earlier_log_bytes = 0
+
+    def replay(self, header: LogHeader, promised: int, *, is_last: bool) -> None:
+        """Apply one log. Raises Corruption."""
+        path = layout.log_path(self._directory, header.number)
+        if header.base_sequence > self.sequence:
+            raise Corruption(
+                f"the log starts after {header.base_sequence}, the state before it ends "
+                f"at {self.sequence}",
+                path,
+                0,
+            )
+        file: File = self._env.open(path)
+        try:
+            reader = LogReader(file, header, promised)
+            for batch in reader:
+                # The log may begin a little before the checkpoint's position: skip what it has.
+                if batch.sequence > self.sequence:
+                    self._engine.apply(batch.changes, batch.sequence)
+                    self.sequence = batch.sequence
+                    self.batches += 1
+        finally:
+            file.close()
+        self.epoch = max(self.epoch, reader.epoch)
+        self.time_ms = max(self.time_ms, reader.time_ms)
+        if is_last:
+            self.end = reader.end
+            self.cut_bytes = reader.tail
+        else:
+            self.earlier_log_bytes += reader.end
+            if reader.last_sequence < self.sequence or reader.end < promised:
+                raise Corruption("the log ends too early", path, reader.end)
+
+
+def _continue_log(env: Env, directory: str, header: LogHeader, state: _Replay) -> LogWriter:
+    """Open the last log for appending, its torn tail cut (V2)."""
+    path = layout.log_path(directory, header.number)
+    file = env.open(path, write=True)
+    if state.cut_bytes:
+        _logger.warning(
+            "cut a torn tail: %s @ %d, %d bytes that were never acknowledged as durable",
+            path, state.end, state.cut_bytes,
+        )  # fmt: skip
+    if file.size() != state.end:
+        # Stale frames must not be there to follow a new, shorter one: so cut, and durably.
+        file.truncate(state.end)
+        file.sync()
+    return LogWriter(file, header, state.end, state.end)
+
+
+def _has_frames(env: Env, directory: str, numbers: list[int]) -> bool:
+    for number in numbers:
+        file = env.open(layout.log_path(directory, number))
+        try:
+            header = read_log_header(file)
+            if header is not None and any(True for _ in LogReader(file, header)):
+                return True
+        finally:
+            file.close()
+    return False

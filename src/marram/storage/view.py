@@ -1,0 +1,206 @@
+"""View: one keyspace at its newest state, at one time; what command handlers read.
+
+Owns what "exists" means (a key past its deadline does not) and notes what a reply depends on:
+`reads_at`, the position the reply must wait for (design: a reply never reveals what a crash could
+undo), and `expired`, the keys found past their deadline, which the caller deletes in the log so
+that no clock can bring them back.
+
+V1  no method shows a key whose deadline is at or before `now_ms`.
+V2  after any read of an unsettled key, reads_at is at least the position that settles it.
+
+Threading: under the store's lock, or on the one thread that also writes (the server's loop).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from marram.coding.batch import TYPE_STRING
+from marram.storage.entry import Entry, Stored, WrongType, entry_of, is_expired
+
+
+class Settling(Protocol):
+    """What a view asks of the commit queue."""
+
+    last: int
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether any position is not committed yet."""
+        ...
+
+    def settles_at(self, key: bytes) -> int:
+        """The position at which the key's newest value is committed, or 0 where it is."""
+        ...
+
+
+class ReadableSpace(Protocol):
+    """What a view asks of an engine's keyspace."""
+
+    @property
+    def volatile(self) -> int:
+        """Keys that have a deadline."""
+        ...
+
+    def __len__(self) -> int: ...
+    def get(self, key: bytes) -> Stored | None:
+        """The newest value, expired or not."""
+        ...
+
+    def keys(self, start: bytes, stop: bytes | None, limit: int, reverse: bool) -> list[bytes]:
+        """Up to `limit` keys of [start, stop) in order, expired ones included."""
+        ...
+
+    def key_at(self, index: int) -> bytes:
+        """The key at `index` in key order."""
+        ...
+
+
+class ReadableEngine(Protocol):
+    """What a view asks of an engine."""
+
+    @property
+    def spaces(self) -> Sequence[ReadableSpace]:
+        """The keyspaces by number; their places change with SWAP and clearing."""
+        ...
+
+
+class View:
+    """One keyspace for the length of a command."""
+
+    __slots__ = ("_engine", "_settling", "expired", "keyspace", "now_ms", "reads_at")
+
+    def __init__(self, engine: ReadableEngine, settling: Settling, keyspace: int) -> None:
+        self._engine = engine
+        self._settling = settling
+        self.keyspace = keyspace
+        self.now_ms = 0
+        self.reads_at = 0
+        self.expired: list[tuple[int, bytes]] = []
+
+    def begin(self, now_ms: int) -> None:
+        """Start a command: the time it runs at, nothing read yet."""
+        self.now_ms = now_ms
+        self.reads_at = 0
+        self.expired = []
+
+    # -- points ----------------------------------------------------------------------------------
+
+    def string(self, key: bytes) -> bytes | None:
+        """The string at `key`, or None where there is none. Raises WrongType."""
+        held = self._engine.spaces[self.keyspace].get(key)
+        if self._settling.unsettled:
+            self._note(key)
+        if held is None or held.__class__ is bytes:
+            return held
+        if is_expired(held, self.now_ms):
+            self.expired.append((self.keyspace, key))
+            return None
+        if held[2] != TYPE_STRING:
+            raise WrongType
+        return held[0]  # type: ignore[return-value]
+
+    def entry(self, key: bytes) -> Entry | None:
+        """Value, deadline (ms since 1970, 0 for none) and type at `key`, or None."""
+        held = self._engine.spaces[self.keyspace].get(key)
+        if self._settling.unsettled:
+            self._note(key)
+        if held is None:
+            return None
+        if is_expired(held, self.now_ms):
+            self.expired.append((self.keyspace, key))
+            return None
+        return entry_of(held)
+
+    def exists(self, key: bytes) -> bool:
+        """Whether the key exists now."""
+        return self.entry(key) is not None
+
+    # -- ranges: they depend on every write so far -------------------------------------------------
+
+    def count(self) -> int:
+        """Keys held; ones past their deadline count until they are deleted, as in Redis."""
+        self._note_all()
+        return len(self._engine.spaces[self.keyspace])
+
+    def volatile_count(self) -> int:
+        """Keys that have a deadline."""
+        self._note_all()
+        return self._engine.spaces[self.keyspace].volatile
+
+    def keys(
+        self,
+        start: bytes = b"",
+        stop: bytes | None = None,
+        limit: int = 1000,
+        *,
+        reverse: bool = False,
+    ) -> tuple[list[bytes], bytes | None]:
+        """One slice of [start, stop) in key order: (existing keys, where the next slice goes on).
+
+        Examines `limit` keys; fewer come back where some are expired. The second value is None at
+        the end, else the next start (in reverse: the next stop).
+        """
+        self._note_all()
+        space = self._engine.spaces[self.keyspace]
+        held = space.keys(start, stop, limit, reverse)
+        if len(held) < limit:
+            onward = None
+        else:
+            onward = held[-1] if reverse else held[-1] + b"\0"
+        if space.volatile:
+            now_ms = self.now_ms
+            held = [key for key in held if not is_expired(space.get(key) or b"", now_ms)]
+        return held, onward
+
+    def random_key(self, draw: int) -> bytes | None:
+        """A key picked by `draw`, any non-negative integer; None where no key exists."""
+        self._note_all()
+        space = self._engine.spaces[self.keyspace]
+        for attempt in range(100):
+            size = len(space)
+            if size == 0:
+                return None
+            key = space.key_at((draw + attempt) % size)
+            if not is_expired(space.get(key) or b"", self.now_ms):
+                return key
+        # A hundred expired neighbours: look through the whole range for a live one.
+        start: bytes | None = b""
+        while start is not None:
+            found, start = self.keys(start)
+            if found:
+                return found[draw % len(found)]
+        return None
+
+    def at(self, keyspace: int) -> View:
+        """The same moment in another keyspace; what it reads counts as read here."""
+        return self if keyspace == self.keyspace else _Sibling(self, keyspace)
+
+    # -- private ---------------------------------------------------------------------------------
+
+    def _note(self, key: bytes) -> None:
+        position = self._settling.settles_at(key)
+        self.reads_at = max(self.reads_at, position)
+
+    def _note_all(self) -> None:
+        if self._settling.unsettled:
+            self.reads_at = self._settling.last
+
+
+class _Sibling(View):
+    """A view of another keyspace that reports its reads to the view it came from."""
+
+    __slots__ = ("_origin",)
+
+    def __init__(self, origin: View, keyspace: int) -> None:
+        super().__init__(origin._engine, origin._settling, keyspace)
+        self.now_ms = origin.now_ms
+        self.expired = origin.expired
+        self._origin = origin
+
+    def _note(self, key: bytes) -> None:
+        self._origin._note(key)
+
+    def _note_all(self) -> None:
+        self._origin._note_all()

@@ -1,0 +1,99 @@
+"""Power fails at every call that changes the disk: P1 and P2 hold, also when recovery is hit."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+import pytest
+from tests.crash.history import DIRECTORY, History, check_recovered, state_of
+
+import marram
+from marram.env.memory import MemoryEnv
+
+SURVIVALS = (0.0, 0.5, 1.0)
+POINTS_WANTED = int(os.environ.get("MARRAM_CRASH_POINTS", "12000"))
+"""Per seed and process; the suite runs several seeds."""
+
+SEED = int(os.environ.get("MARRAM_CRASH_SEED", "0"))
+
+
+class CrashRun:
+    """Crash clones at every durable call of a history, each recovered and checked."""
+
+    def __init__(self, seed: int, **options: object) -> None:
+        self.env = MemoryEnv(seed=seed, block_size=random.Random(seed).choice((512, 4096)))
+        self.history = History(self.env, seed, **options)
+        self.random = random.Random(seed + 1)
+        self.points = 0
+        self.nested = 0
+
+    def run(self, points_wanted: int) -> None:
+        self.env.on_call = self._on_call
+        self.history.open()
+        while self.points < points_wanted:
+            self.history.step()
+        self.env.on_call = None
+
+    def _on_call(self, operation: str, path: str) -> None:
+        self.crash(self.env, depth=1)
+        self.history.interleave()
+
+    def crash(self, env: MemoryEnv, depth: int) -> None:
+        """Take the power away right now, at each survival, and look at what is left."""
+        history = self.history
+        # What is promised now. A sync of which the caller has not heard yet may count or not.
+        floor = history.synced
+        ceiling = len(history.states) - 1
+        for survival in SURVIVALS:
+            self.points += 1
+            disk = env.crash_clone(survival, self.random.getrandbits(32))
+            # A disk that kept everything lost nothing that was acknowledged, synced or not.
+            least = history.acknowledged if survival == 1.0 and depth == 1 else floor
+            if depth < 3 and self.random.random() < 0.05:
+                # Recovery itself is hit, and the recovery of that.
+                disk.on_call = lambda operation, path, d=disk: self.crash(d, depth + 1)  # type: ignore[misc]
+                self.nested += 1
+                with marram.open(DIRECTORY, env=disk) as db:
+                    assert state_of(db) == history.states[db.position.sequence]
+            else:
+                check_recovered(history, disk, least, ceiling)
+
+
+@pytest.mark.parametrize("seed", [SEED, SEED + 1, SEED + 2])
+def test_p1_p2_at_every_durable_call(seed: int) -> None:
+    started = time.monotonic()
+    run = CrashRun(seed, durability="sync")
+
+    run.run(POINTS_WANTED)
+
+    assert run.points >= POINTS_WANTED
+    assert run.nested > 20
+    print(f"{run.points} crash points, {run.nested} nested, {time.monotonic() - started:.0f} s")
+
+
+@pytest.mark.parametrize("durability", ["interval", "none"])
+def test_p2_holds_without_sync_and_sigkill_loses_nothing(durability: str) -> None:
+    run = CrashRun(SEED + 10, durability=durability, interval_ms=10**9)
+
+    run.run(POINTS_WANTED // 3)
+
+    assert run.points >= POINTS_WANTED // 3
+
+
+def test_a_store_is_made_whole_or_not_at_all() -> None:
+    env = MemoryEnv(seed=SEED)
+    clones: list[MemoryEnv] = []
+    env.on_call = lambda operation, path: clones.extend(
+        env.crash_clone(survival, seed) for survival in SURVIVALS for seed in range(8)
+    )
+    marram.open(DIRECTORY, env=env).close()
+
+    assert len(clones) > 200
+    for disk in clones:
+        with marram.open(DIRECTORY, env=disk) as db:
+            assert len(db) == 0
+            db.put(b"a", b"b")
+        with marram.open(DIRECTORY, env=disk, create=False) as db:
+            assert db.get(b"a") == b"b"

@@ -1,0 +1,149 @@
+"""The n-th durable call fails: a clear error, nothing acknowledged is lost, a latch (P4)."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import random
+
+import pytest
+from tests.crash.history import DIRECTORY, History, check_recovered
+
+import marram
+from marram.env.faulty import Fault, FaultyEnv
+from marram.env.memory import MemoryEnv
+from marram.errors import Error, OutcomeUnknown, StoreFailed, StoreFull
+
+OPERATIONS = ["write", "sync", "sync_data", "allocate", "truncate", "rename", "remove", "sync_dir",
+              "open", "close"]  # fmt: skip
+
+
+def run_until_fault(
+    env: FaultyEnv, inner: MemoryEnv, seed: int
+) -> tuple[History, BaseException | None]:
+    """A fixed history over a disk that is about to fail; returns the first error, if any."""
+    history = History(inner, seed)
+    history.env = env  # type: ignore[assignment]
+    try:
+        history.open()
+        for _ in history.steps(25):
+            pass
+        history._checkpoint()
+        history._put()
+        assert history.db is not None
+        history.db.close()
+    except (Error, OSError) as error:
+        return history, error
+    return history, None
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_p4_each_call_of_each_kind_fails_once(operation: str, code: int) -> None:
+    seen_errors = 0
+    for nth in itertools.count(1):
+        inner = MemoryEnv(seed=1)
+        inner.wall_ms()
+        env = FaultyEnv(inner)
+        fault = env.add(Fault(operation, nth=nth, error=code))
+        history, error = run_until_fault(env, inner, seed=7)
+        env.clear()
+        if not fault.fired:
+            break
+        if error is not None:
+            seen_errors += 1
+            assert isinstance(error, Error | OSError)
+            _assert_latched_or_refused(history, error)
+        _abandon(history)
+        # What the process knew is gone; what was acknowledged is not. A refused batch may have
+        # been counted by the oracle, so the states after the acknowledged one are the ceiling.
+        for survival in (0.0, 0.5, 1.0):
+            disk = inner.crash_clone(survival, nth)
+            check_recovered(history, disk, history.acknowledged, len(history.states) - 1)
+    assert nth > 1, "the history never makes that call"
+    if operation not in ("remove", "close"):
+        assert seen_errors
+
+
+def _assert_latched_or_refused(history: History, error: BaseException) -> None:
+    """After an error: either nothing of the call happened and the store goes on, or it latched."""
+    db = history.db
+    if db is None or db.store.closed is not None:
+        return
+    if isinstance(error, StoreFull):
+        history.states = history.states[: history.acknowledged + 1]
+        history._put()
+    elif isinstance(error, StoreFailed):
+        assert db.store.failure is not None
+        with pytest.raises(StoreFailed):
+            db.put(b"more", b"x")
+        with pytest.raises(StoreFailed):
+            db.checkpoint()
+
+
+def _abandon(history: History) -> None:
+    """Drop the handle as a dead process would."""
+    if history.db is not None and history.db.store.closed is None:
+        history.db.store.after_fork()
+
+
+def test_a_failed_sync_says_outcome_unknown_and_is_never_retried() -> None:
+    inner = MemoryEnv()
+    env = FaultyEnv(inner)
+    db = marram.open(DIRECTORY, env=env)
+    db.put(b"safe", b"1")
+    env.add(Fault("sync_data", "*logfile*"))
+
+    with pytest.raises(OutcomeUnknown):
+        db.put(b"doubt", b"2")
+    syncs_before = inner.total_calls
+    with pytest.raises(StoreFailed):
+        db.put(b"late", b"3")
+
+    assert inner.total_calls == syncs_before, "nothing touches the disk any more"
+    assert db.get(b"safe") == b"1"  # settled: still readable
+    with pytest.raises(StoreFailed):
+        db.get(b"doubt")  # not settled, and never will be
+    db.close()
+    with marram.open(DIRECTORY, env=inner) as again:
+        assert again.get(b"safe") == b"1"
+        assert again.get(b"late") is None
+
+
+def test_a_full_disk_refuses_writes_and_recovers_without_reopening() -> None:
+    inner = MemoryEnv()
+    env = FaultyEnv(inner)
+    with marram.open(DIRECTORY, env=env) as db:
+        db.put(b"a", b"1")
+        full = env.add(Fault("allocate", error=errno.ENOSPC, times=None))
+        refused = 0
+        rng = random.Random(1)
+        for number in range(200):
+            try:
+                db.put(b"n%d" % number, rng.randbytes(5000))
+            except StoreFull:
+                refused += 1
+                assert db.get(b"n%d" % number) is None, "a refused write leaves no trace"
+        assert refused > 100
+        assert full.fired
+        assert db.get(b"a") == b"1"
+        env.clear()
+        db.put(b"b", b"2")
+        assert db.get(b"b") == b"2"
+    with marram.open(DIRECTORY, env=inner) as again:
+        assert again.get(b"b") == b"2"
+
+
+def test_a_checkpoint_without_room_leaves_the_old_generation() -> None:
+    inner = MemoryEnv()
+    env = FaultyEnv(inner)
+    with marram.open(DIRECTORY, env=env) as db:
+        db.put(b"a", b"1")
+        env.add(Fault("write", "*checkpoint*", error=errno.ENOSPC))
+        with pytest.raises(StoreFull):
+            db.checkpoint()
+        db.put(b"b", b"2")
+        db.checkpoint()
+        assert db.store.stats()["checkpoint"]["count"] == 1
+    with marram.open(DIRECTORY, env=inner) as again:
+        assert dict(again) == {b"a": b"1", b"b": b"2"}
