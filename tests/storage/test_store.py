@@ -56,7 +56,7 @@ def test_p5_a_second_process_is_refused_at_once(tmp_path: pathlib.Path) -> None:
     marram.open(tmp_path / "db").close()  # the lock dies with its owner
 
 
-def test_p5_a_handle_used_after_fork_raises_and_the_parents_works_on(
+def test_p5_after_fork_the_childs_handle_raises_and_the_parents_works(
     tmp_path: pathlib.Path,
 ) -> None:
     code = """
