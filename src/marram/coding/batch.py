@@ -104,12 +104,12 @@ def encode(changes: Iterable[Change]) -> bytes:
         flags = _FLAG_NUMBER if number else 0
         if value is None:
             flags |= _FLAG_UNBOUNDED
-            value = b""
-        parts.append(_CHANGE.pack(kind, keyspace, type_, flags, len(key), len(value)))
+        body = value or b""
+        parts.append(_CHANGE.pack(kind, keyspace, type_, flags, len(key), len(body)))
         if number:
             parts.append(_NUMBER.pack(number))
         parts.append(key)
-        parts.append(value)
+        parts.append(body)
     size = sum(map(len, parts)) + 4
     parts[0] = _BATCH.pack(size, count)
     return b"".join(parts)

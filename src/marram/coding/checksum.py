@@ -8,9 +8,11 @@ Threading: pure functions.
 from __future__ import annotations
 
 try:
-    from isal.isal_zlib import crc32 as crc32  # type: ignore[import-not-found,unused-ignore]
+    from isal.isal_zlib import crc32  # type: ignore[import-not-found,unused-ignore]
 except ImportError:
-    from zlib import crc32 as crc32
+    from zlib import crc32
+
+__all__ = ["KIND_CRC32", "crc32", "place_seed"]
 
 KIND_CRC32 = 1
 """The only kind there is so far. Never reuse a number."""
