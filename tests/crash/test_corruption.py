@@ -7,12 +7,12 @@ import re
 import tracemalloc
 
 import pytest
-from tests.crash.history import DIRECTORY, State, state_of
 
 import marram
 from marram.env.memory import MemoryEnv
 from marram.errors import Corruption, NotAStore, UnsupportedFormat
 from marram.storage.verify import verify_directory
+from tests.crash.history import DIRECTORY, State, state_of
 
 _FILE_AND_OFFSET = re.compile(rf"{DIRECTORY}/[A-Za-z.0-9]+( @ \d+)?: ")
 

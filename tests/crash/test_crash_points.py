@@ -7,10 +7,10 @@ import random
 import time
 
 import pytest
-from tests.crash.history import DIRECTORY, History, check_recovered, state_of
 
 import marram
 from marram.env.memory import MemoryEnv
+from tests.crash.history import DIRECTORY, History, check_recovered, state_of
 
 SURVIVALS = (0.0, 0.5, 1.0)
 POINTS_WANTED = int(os.environ.get("MARRAM_CRASH_POINTS", "12000"))

@@ -7,12 +7,12 @@ import itertools
 import random
 
 import pytest
-from tests.crash.history import DIRECTORY, History, check_recovered
 
 import marram
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import Error, OutcomeUnknown, StoreFailed, StoreFull
+from tests.crash.history import DIRECTORY, History, check_recovered
 
 OPERATIONS = ["write", "sync", "sync_data", "allocate", "truncate", "rename", "remove", "sync_dir",
               "open", "close"]  # fmt: skip

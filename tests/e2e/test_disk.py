@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,6 +11,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -107,7 +109,7 @@ def ext4(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
         pytest.skip("needs mkfs.ext4")
     image = tmp_path / "image"
     with image.open("wb") as file:
-        file.truncate(48 << 20)
+        file.truncate(256 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
     path = tmp_path / "disk"
     path.mkdir()
@@ -151,3 +153,27 @@ def test_p1_acknowledged_writes_survive_a_power_cut_on_ext4(
         _mount("-o", "loop", str(tmp_path / "image"), str(ext4))
     with marram.open(ext4 / "db") as db:
         assert dict(db) == expected
+
+
+def test_durability_interval_loses_at_most_its_interval_to_a_power_cut(
+    ext4: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    interval_s, slack_s = 0.1, 0.15  # the slack is for this machine's scheduling, not marram's
+    db = marram.open(ext4 / "db", durability="interval", interval_ms=int(interval_s * 1000))
+    acknowledged: list[float] = []
+    end = time.monotonic() + 1.2
+    while time.monotonic() < end:
+        db.put(b"%08d" % len(acknowledged), b"v" * 100)
+        acknowledged.append(time.monotonic())
+    _cut_power(ext4)
+    cut = time.monotonic()
+    with contextlib.suppress(StoreFailed):  # it cannot sync any more, and says so
+        db.close()
+    _umount(ext4)
+    _mount("-o", "loop", str(tmp_path / "image"), str(ext4))
+
+    with marram.open(ext4 / "db") as again:
+        kept = len(again)
+        assert list(again) == [b"%08d" % n for n in range(kept)], "a prefix"
+    due = sum(at < cut - interval_s - slack_s for at in acknowledged)
+    assert kept >= due > 100, f"kept {kept}, {due} were older than the interval"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import subprocess
@@ -12,8 +13,9 @@ import pytest
 
 import marram
 from marram.coding.batch import delete, put
+from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
-from marram.errors import Closed, Forked, InvalidArgument, Locked, NotAStore, StoreFull
+from marram.errors import Closed, Forked, InvalidArgument, Locked, NotAStore, StoreFailed, StoreFull
 from marram.storage.options import Options
 from marram.storage.store import Position, Store
 
@@ -194,10 +196,57 @@ def test_a_checkpoint_is_due_by_bytes_and_by_ratio() -> None:
     for number in range(9):
         store.wait(store.append_put(0, b"%d" % number, b"x" * 10_000))
     assert not store.checkpoint_due()  # 190 kB of log, but 100 kB of live data
-    assert store.start_checkpoint()
-    assert env.run_background() == 1
+    store.start_checkpoint()
+    assert not store.start_checkpoint(), "one at a time"
+    env.run_background()
     assert store.checkpoints == 1
     assert store.log_bytes() < 1000
+    store.close()
+
+
+def test_a_growing_log_starts_its_own_checkpoint() -> None:
+    env = MemoryEnv()
+    with marram.open(DIRECTORY, env=env, checkpoint_log_bytes=300_000) as db:
+        for number in range(1000):
+            db.put(b"%d" % (number % 10), b"x" * 1000)
+            env.run_background()
+        assert db.stats()["checkpoint"]["count"] >= 2
+        assert db.stats()["log"]["bytes"] < 600_000
+        db.verify()
+
+
+def test_a_checkpoint_that_found_no_room_is_not_tried_again_at_once() -> None:
+    inner = MemoryEnv()
+    env = FaultyEnv(inner, Fault("write", "*checkpoint.*", error=errno.ENOSPC, nth=2, times=None))
+    store = Store.open(DIRECTORY, env, Options(checkpoint_log_bytes=1000))
+    store.wait(store.append_put(0, b"k", b"x" * 5000))
+    assert store.checkpoint_due()
+    with pytest.raises(StoreFull):
+        store.checkpoint()
+    store.wait(store.append_put(0, b"k", b"x" * 9000))
+    assert not store.checkpoint_due()
+    inner.advance(31_000)
+    assert store.checkpoint_due()
+    store.close()
+
+
+@pytest.mark.parametrize("where", ["enter", "apply"])
+def test_an_interrupt_between_logging_and_applying_latches(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    store = open_store(MemoryEnv())
+    store.wait(store.append_put(0, b"a", b"1"))
+
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    target = store.commit if where == "enter" else store.engine
+    monkeypatch.setattr(target, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.append([put(0, b"b", b"2")])
+    monkeypatch.undo()
+    with pytest.raises(StoreFailed):
+        store.append([put(0, b"c", b"3")])
     store.close()
 
 

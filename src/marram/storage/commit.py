@@ -108,12 +108,15 @@ class CommitQueue:
 
     # -- appending: under the lock ---------------------------------------------------------------
 
-    def reserve(self, size_bytes: int) -> None:
-        """Make sure the log has room for one more batch. Raises OSError with nothing changed."""
+    def reserve(self, size_bytes: int) -> bool:
+        """Make sure the log has room for one more batch; returns whether it had to grow.
+
+        Raises OSError with nothing changed.
+        """
         pending = self._open.size_bytes + size_bytes
         if self._writing is not None:
             pending += self._writing.size_bytes
-        self.log.reserve(pending)
+        return self.log.reserve(pending)
 
     def enter(self, batch: bytes) -> Group:
         """Give `batch` the next sequence number in the open group; returns the group.

@@ -24,6 +24,8 @@ T = TypeVar("T")
 CHUNK_ROWS = 256
 """Rows a scan fetches per turn under the lock."""
 
+_EXAMINED_MIN = 16
+
 _MISSING: Any = object()
 
 
@@ -124,18 +126,20 @@ class Snapshot:
         left = checked_count(limit, "limit")
         size = checked_count(chunk, "chunk") or 1
         while left is None or left > 0:
-            wanted = size if left is None else min(size, left)
+            # Not below some: a key may turn out deleted or expired, and a turn costs a lock.
+            wanted = size if left is None else min(size, max(left, _EXAMINED_MIN))
             with self._store.lock:
                 self._check()
                 rows, onward = self._pin.chunk(
                     self._keyspace, low, high, wanted, self._now_ms, reverse=reverse
                 )
+            if left is not None:
+                rows = rows[:left]
+                left -= len(rows)
             if rows:
                 yield rows
             if onward is None:
                 return
-            if left is not None:
-                left -= len(rows)
             if reverse:
                 high = onward
             else:

@@ -58,6 +58,7 @@ _logger = logging.getLogger("marram.store")
 
 _SLICE_KEYS = 256  # keys a checkpoint takes per step: well under a millisecond of the lock
 _KEY_OVERHEAD = 160  # estimated bytes a key costs beyond its bytes: dict slot, objects, order
+_RETRY_NS = 30 * 10**9  # after a checkpoint failed: every try costs a log file
 _SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Progress = Callable[[int, int], None]
@@ -108,6 +109,8 @@ class Store:
         self.checkpoints = 0
         self.last_checkpoint_ms = 0  # wall clock, ms; 0 for none since opening
         self.last_checkpoint_error = ""
+        self._retry_at_ns = 0
+        self._checkpoint_queued = False  # a background one was started and has not ended
         self.closed: type[Closed] | None = None
         self._directory_lock = lock
         self._earlier_logs = recovered.logs[:-1]
@@ -262,9 +265,13 @@ class Store:
         self._check_writable(changes)
         batch = encode(changes)
         self._reserve(len(batch))
-        group = self.commit.enter(batch)
-        _mark(group, changes)
-        self.engine.apply(changes, group.last)
+        try:
+            group = self.commit.enter(batch)
+            _mark(group, changes)
+            self.engine.apply(changes, group.last)
+        except BaseException as error:
+            self._broken(error)
+            raise
         return group.last
 
     def append_put(self, keyspace: int, key: bytes, value: bytes) -> int:
@@ -278,9 +285,13 @@ class Store:
                 return self.append_locked([(PUT, keyspace, key, value, 0, 0)])
             batch = encode_put(keyspace, key, value)
             self._reserve(len(batch))
-            group = self.commit.enter(batch)
-            group.keys.add(key)
-            self.engine.put(keyspace, key, value, group.last)
+            try:
+                group = self.commit.enter(batch)
+                group.keys.add(key)
+                self.engine.put(keyspace, key, value, group.last)
+            except BaseException as error:
+                self._broken(error)
+                raise
             return group.last
 
     def begin(self) -> Unit:
@@ -340,14 +351,17 @@ class Store:
         """Whether the log has outgrown both the option's bytes and its ratio to the data."""
         minimum = self.options.checkpoint_log_bytes
         size = self.log_bytes()
-        if not minimum or size < minimum or self._checkpoint_lock.locked():
+        if not minimum or size < minimum or self._checkpoint_queued:
+            return False
+        if self.last_checkpoint_error and self.env.monotonic_ns() < self._retry_at_ns:
             return False
         return size >= self.options.checkpoint_log_ratio * self.engine.data_bytes()
 
     def start_checkpoint(self) -> bool:
         """Checkpoint in the background; False where one is under way already."""
-        if self._checkpoint_lock.locked() or self.closed is not None:
+        if self._checkpoint_queued or self._checkpoint_lock.locked() or self.closed is not None:
             return False
+        self._checkpoint_queued = True
         self._tasks = [task for task in self._tasks if not task.join(0)]
         self._tasks.append(self.env.start("marram-checkpoint", self._checkpoint_in_background))
         return True
@@ -365,6 +379,7 @@ class Store:
                 self._write_generation(generation, progress)
             except OSError as error:
                 self.last_checkpoint_error = str(error)
+                self._retry_at_ns = self.env.monotonic_ns() + _RETRY_NS
                 if error.errno not in _SPACE_ERRORS:
                     self.commit.fail(error)
                 self.commit.check()
@@ -528,9 +543,15 @@ class Store:
         ):
             raise StoreFull(f"keys and values exceed memory_limit {self.options.memory_limit}")
 
+    def _broken(self, error: BaseException) -> None:
+        """Latch after an interrupt (Ctrl-C, no memory) between logging and applying a batch."""
+        if self.commit.failure is None:
+            self.commit.failure = error
+
     def _reserve(self, size_bytes: int) -> None:
         try:
-            self.commit.reserve(size_bytes)
+            if self.commit.reserve(size_bytes) and self.checkpoint_due():
+                self.start_checkpoint()
         except OSError as error:
             if error.errno not in _SPACE_ERRORS:
                 self.commit._fail(error)
@@ -545,6 +566,8 @@ class Store:
         except Exception as error:
             self.last_checkpoint_error = str(error)
             _logger.error("background checkpoint failed: %s", error)
+        finally:
+            self._checkpoint_queued = False
 
     def _switch_log(self, number: int) -> None:
         """Go on in a new log. Raises OSError: the old one goes on, or the store has failed."""
@@ -717,8 +740,12 @@ class Unit:
                 return 0
             batch = encode(self._changes)
             store._reserve(len(batch))
-            group = store.commit.enter(batch)
-            _mark(group, self._changes)
+            try:
+                group = store.commit.enter(batch)
+                _mark(group, self._changes)
+            except BaseException as error:
+                store._broken(error)
+                raise
             self._undo = []
             return group.last
         finally:

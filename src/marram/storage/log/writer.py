@@ -59,17 +59,19 @@ class LogWriter:
             raise
         return cls(file, header, FILE_HEADER_SIZE, allocated)
 
-    def reserve(self, pending: int) -> None:
-        """Make room for `pending` bytes of batches beyond `end` (W1).
+    def reserve(self, pending: int) -> bool:
+        """Make room for `pending` bytes of batches beyond `end` (W1); returns whether it grew.
 
         Raises OSError (ENOSPC and the like) with nothing changed: the log goes on as it is.
         """
         wanted = self.end + pending + 2 * FRAME_HEADER_SIZE
-        if wanted > self._allocated:
-            grow = min(max(_GROW_MIN, self._allocated), _GROW_MAX)
-            size = max(wanted - self._allocated, grow)
-            self.file.allocate(self._allocated, size)
-            self._allocated += size
+        if wanted <= self._allocated:
+            return False
+        grow = min(max(_GROW_MIN, self._allocated), _GROW_MAX)
+        size = max(wanted - self._allocated, grow)
+        self.file.allocate(self._allocated, size)
+        self._allocated += size
+        return True
 
     def write(self, batches: list[bytes], first_sequence: int, epoch: int, time_ms: int) -> None:
         """Write one frame holding a commit group. Raises OSError (W3)."""

@@ -1,0 +1,7 @@
+"""Sorted tables: immutable files of rows in key order (docs/formats/sstable.md).
+
+format.py   the file around its blocks: header, footer, the sealed block, where things are
+block.py    what is inside blocks: rows in columns, the index, name -> value maps
+writer.py   rows in order -> a file
+reader.py   a file -> rows, by key or in order
+"""

@@ -1,0 +1,350 @@
+"""What a table's blocks hold: rows in columns, the index, maps from names to values.
+
+Owns the payloads' bytes (docs/formats/sstable.md); not the seal around them (format.py) and not
+which rows share a block (writer.py).
+
+B1  decode is the inverse of encode; every byte of a payload has a meaning, and none is left over.
+B2  decode believes no count and no length: a payload costs memory in proportion to its own size.
+B3  the rows of a block are in order, and of one keyspace.
+
+A row is a plain tuple, because tuples are what Python makes and takes apart fastest:
+
+    (keyspace, key, value, deadline_ms, type)
+
+    keyspace 0..255; deadline_ms since 1970, 0 for none; type: coding.batch.TYPE_*, or TOMBSTONE
+    with an empty value where the row says that the key was removed.
+
+The sequence number of a row, where a table keeps them, travels beside it: the memory engine has
+one version of a key and no use for it, the merge of several tables compares it on its own.
+
+What is wrong with a payload is raised as ValueError: the caller knows the path and the offset.
+Threading: pure functions; a DataBlock does not change.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, islice, pairwise, repeat
+from operator import lt
+from typing import NamedTuple
+
+Row = tuple[int, bytes, bytes, int, int]
+
+TOMBSTONE = 255
+"""The type of a row that says: this key is gone. No value has this type."""
+
+U64_LIMIT = 2**64
+"""Deadlines are below it."""
+
+SEQUENCE_LIMIT = 2**63
+"""Sequence numbers are below it, so that properties can hold them."""
+
+# rows u32, keyspace u8, flags u8, zero u16
+_DATA = struct.Struct("<IBBH")
+_HAS_TYPES = 1
+_HAS_DEADLINES = 2
+_HAS_SEQUENCES = 4
+_KNOWN_FLAGS = _HAS_TYPES | _HAS_DEADLINES | _HAS_SEQUENCES
+# The columns' bytes a row: key end u32, value end u32; type u8, deadline u64, sequence u64.
+ENDS_SIZE = 8
+MAX_ROW_OVERHEAD = _DATA.size + 17
+"""What a block with one row holds besides its key, its value and their ends, at most, bytes."""
+
+_COUNT = struct.Struct("<I")
+_INDEX_ENTRY_SIZE = 12
+
+# name bytes u16, kind u8, value bytes u32; then the name, the value
+_PAIR = struct.Struct("<HBI")
+_INT = struct.Struct("<q")
+_KIND_INT = 1
+_KIND_BYTES = 2
+
+
+def stored_key(keyspace: int, key: bytes) -> bytes:
+    """Keyspace and key as one byte string with the same order; what indexes and bounds use."""
+    return bytes((keyspace,)) + key
+
+
+def encode_rows(
+    keyspace: int,
+    keys: Sequence[bytes],
+    values: Sequence[bytes],
+    deadlines: Sequence[int],
+    types: Sequence[int],
+    sequences: Sequence[int],
+) -> list[bytes]:
+    """A data block's payload, in parts; a single large value is not copied.
+
+    The columns are of one length, >= 1, ordered and within their ranges: the writer checked.
+    """
+    count = len(keys)
+    flags = 0
+    parts = [
+        b"",
+        struct.pack(f"<{count}I", *accumulate(map(len, keys))),
+        struct.pack(f"<{count}I", *accumulate(map(len, values))),
+    ]
+    if any(types):
+        flags |= _HAS_TYPES
+        parts.append(bytes(types))
+    if any(deadlines):
+        flags |= _HAS_DEADLINES
+        parts.append(struct.pack(f"<{count}Q", *deadlines))
+    if any(sequences):
+        flags |= _HAS_SEQUENCES
+        parts.append(struct.pack(f"<{count}Q", *sequences))
+    parts[0] = _DATA.pack(count, keyspace, flags, 0)
+    parts.append(b"".join(keys))
+    parts.append(b"".join(values))
+    return parts
+
+
+class DataBlock:
+    """The rows of one data block, decoded on demand. Raises ValueError: malformed.
+
+    Making one checks the columns and copies keys and values out of the payload; a row costs
+    nothing until it is asked for.
+    """
+
+    __slots__ = (
+        "_deadlines", "_key_ends", "_keys", "_sequences", "_types", "_value_ends", "_values",
+        "count", "keyspace",
+    )  # fmt: skip
+
+    def __init__(self, payload: memoryview) -> None:
+        if len(payload) < _DATA.size:
+            raise ValueError("a data block is cut short")
+        count, keyspace, flags, zero = _DATA.unpack_from(payload)
+        if flags & ~_KNOWN_FLAGS or zero:
+            raise ValueError(f"unknown flags {flags:#x} in a data block")
+        if not 1 <= count <= len(payload) // ENDS_SIZE:
+            raise ValueError(f"a data block of {len(payload)} bytes cannot have {count} rows")
+        self.count: int = count
+        self.keyspace: int = keyspace
+        # Where the keys start: checked first, as unpack_from must not pass the end.
+        key_at = _DATA.size + count * (
+            ENDS_SIZE
+            + (1 if flags & _HAS_TYPES else 0)
+            + (8 if flags & _HAS_DEADLINES else 0)
+            + (8 if flags & _HAS_SEQUENCES else 0)
+        )
+        if key_at > len(payload):
+            raise ValueError(f"the columns of {count} rows pass the end of their data block")
+        at = _DATA.size
+        self._key_ends = _ends(payload, at, count)
+        self._value_ends = _ends(payload, at + 4 * count, count)
+        at += ENDS_SIZE * count
+        self._types: bytes | None = None
+        if flags & _HAS_TYPES:
+            self._types = bytes(payload[at : at + count])
+            at += count
+        self._deadlines: tuple[int, ...] | None = None
+        if flags & _HAS_DEADLINES:
+            self._deadlines = struct.unpack_from(f"<{count}Q", payload, at)
+            at += 8 * count
+        self._sequences: tuple[int, ...] | None = None
+        if flags & _HAS_SEQUENCES:
+            self._sequences = struct.unpack_from(f"<{count}Q", payload, at)
+        value_at = key_at + self._key_ends[-1]
+        if value_at + self._value_ends[-1] != len(payload):
+            raise ValueError("keys and values do not fill their data block")
+        self._keys = bytes(payload[key_at:value_at])
+        self._values = bytes(payload[value_at:])
+        self._check_tombstones()
+
+    def key(self, row: int) -> bytes:
+        """The key of a row, 0 <= row < count, without its keyspace."""
+        start = self._key_ends[row - 1] if row else 0
+        return self._keys[start : self._key_ends[row]]
+
+    def row(self, row: int) -> Row:
+        """One row, 0 <= row < count."""
+        start = self._value_ends[row - 1] if row else 0
+        return (
+            self.keyspace,
+            self.key(row),
+            self._values[start : self._value_ends[row]],
+            self._deadlines[row] if self._deadlines else 0,
+            self._types[row] if self._types else 0,
+        )
+
+    def rows(self, start: int, stop: int) -> list[Row]:
+        """The rows [start, stop), 0 <= start <= stop <= count. Raises ValueError: not in order.
+
+        Hot: whole columns at a time, so that no row runs interpreted code but for its two slices.
+        The order check is 13 of about 150 ns a row.
+        """
+        if start >= stop:
+            return []
+        keys = _slices(self._keys, self._key_ends, start, stop)
+        if not all(map(lt, keys, islice(keys, 1, None))):
+            self._check_versions(keys, start)
+        values = _slices(self._values, self._value_ends, start, stop)
+        deadlines = self._deadlines[start:stop] if self._deadlines else repeat(0)
+        types = self._types[start:stop] if self._types else repeat(0)
+        # Not strict: three of the five may be endless.
+        return list(zip(repeat(self.keyspace), keys, values, deadlines, types, strict=False))
+
+    def sequences(self, start: int, stop: int) -> Sequence[int]:
+        """The sequence numbers of the rows [start, stop); zeros where the table keeps none."""
+        return self._sequences[start:stop] if self._sequences else (0,) * (stop - start)
+
+    def seek(self, bound: bytes) -> int:
+        """The first row whose stored key is >= `bound` (a stored key, or b""); else count."""
+        if not bound or bound[0] < self.keyspace:
+            return 0
+        if bound[0] > self.keyspace:
+            return self.count
+        return bisect_left(range(self.count), bound[1:], key=self.key)
+
+    def newest(self, wanted: bytes, at: int | None) -> Row | None:
+        """The newest row of a stored key, with a sequence number <= `at` where that is given."""
+        row = self.seek(wanted)
+        if row == self.count or wanted != stored_key(self.keyspace, self.key(row)):
+            return None
+        if at is not None and self._sequences:
+            key = wanted[1:]
+            while self._sequences[row] > at:
+                row += 1
+                if row == self.count or self.key(row) != key:
+                    return None
+        return self.row(row)
+
+    def _check_tombstones(self) -> None:
+        if self._types is None:
+            return
+        row = self._types.find(TOMBSTONE)
+        while row >= 0:
+            if self._value_ends[row] != (self._value_ends[row - 1] if row else 0):
+                raise ValueError("a tombstone with a value")
+            row = self._types.find(TOMBSTONE, row + 1)
+
+    def _check_versions(self, keys: list[bytes], start: int) -> None:
+        """Check the order of rows some of which may be versions of one key: newest first."""
+        sequences = self.sequences(start, start + len(keys))
+        versions = zip(keys, sequences, strict=True)
+        for (key, sequence), (next_key, next_sequence) in pairwise(versions):
+            if key > next_key or (key == next_key and sequence <= next_sequence):
+                raise ValueError("rows out of order in a data block")
+
+
+class Index(NamedTuple):
+    """Where the data blocks are, one entry a block, in order.
+
+    last_keys: stored key of the last row; rows: how many; offsets: where it starts in the file,
+    bytes, and one more entry for where the last one ends.
+    """
+
+    last_keys: list[bytes]
+    rows: Sequence[int]
+    offsets: list[int]
+
+
+def encode_index(
+    last_keys: Sequence[bytes], rows: Sequence[int], sizes: Sequence[int]
+) -> list[bytes]:
+    """An index block's payload, in parts. sizes: of the sealed data blocks, bytes."""
+    count = len(last_keys)
+    return [
+        _COUNT.pack(count),
+        struct.pack(f"<{count}I", *sizes),
+        struct.pack(f"<{count}I", *rows),
+        struct.pack(f"<{count}I", *accumulate(map(len, last_keys))),
+        b"".join(last_keys),
+    ]
+
+
+def decode_index(payload: memoryview, start: int) -> Index:
+    """The index; `start`: where the first data block starts, bytes."""
+    if len(payload) < _COUNT.size:
+        raise ValueError("the index is cut short")
+    (count,) = _COUNT.unpack_from(payload)
+    at = _COUNT.size
+    key_at = at + _INDEX_ENTRY_SIZE * count
+    if key_at > len(payload):
+        raise ValueError(f"an index of {len(payload)} bytes cannot have {count} entries")
+    sizes = struct.unpack_from(f"<{count}I", payload, at)
+    rows = struct.unpack_from(f"<{count}I", payload, at + 4 * count)
+    ends = _ends(payload, at + 8 * count, count)
+    keys = bytes(payload[key_at:])
+    if len(keys) != (ends[-1] if ends else 0):
+        raise ValueError("the keys do not fill the index")
+    last_keys = _slices(keys, ends, 0, count)
+    # Two blocks may end in versions of one key, so equal is in order.
+    if sorted(last_keys) != last_keys:
+        raise ValueError("the index is out of order")
+    return Index(last_keys, rows, list(accumulate(sizes, initial=start)))
+
+
+def encode_map(pairs: Mapping[str, int | bytes]) -> bytes:
+    """A properties or directory block's payload: pairs in the order of their names.
+
+    Raises ValueError: a name of no byte or > 65535 bytes, a number outside 64 bits, a value of
+    neither type.
+    """
+    parts = [_COUNT.pack(len(pairs))]
+    for name, value in sorted((name.encode(), value) for name, value in pairs.items()):
+        if not 1 <= len(name) <= 0xFFFF:
+            raise ValueError(f"a property's name of {len(name)} bytes")
+        if isinstance(value, int):
+            if not -(2**63) <= value < 2**63:
+                raise ValueError(f"property {name!r} does not fit 64 bits: {value}")
+            kind, data = _KIND_INT, _INT.pack(value)
+        elif isinstance(value, bytes):
+            kind, data = _KIND_BYTES, value
+        else:
+            raise ValueError(f"property {name!r} is neither int nor bytes: {value!r}")
+        parts += (_PAIR.pack(len(name), kind, len(data)), name, data)
+    return b"".join(parts)
+
+
+def decode_map(payload: memoryview) -> dict[str, int | bytes]:
+    """The pairs of a properties or directory block."""
+    if len(payload) < _COUNT.size:
+        raise ValueError("a map is cut short")
+    (count,) = _COUNT.unpack_from(payload)
+    at = _COUNT.size
+    pairs: dict[str, int | bytes] = {}
+    previous = b""
+    for _ in range(count):
+        if len(payload) - at < _PAIR.size:
+            raise ValueError("a map is cut short")
+        name_size, kind, size = _PAIR.unpack_from(payload, at)
+        at += _PAIR.size
+        stop = at + name_size + size
+        if stop > len(payload):
+            raise ValueError("a pair passes the end of its map")
+        name = bytes(payload[at : at + name_size])
+        data = bytes(payload[at + name_size : stop])
+        at = stop
+        if name <= previous:
+            raise ValueError("the names of a map are out of order")
+        previous = name
+        if kind == _KIND_INT and size == _INT.size:
+            (pairs[name.decode()],) = _INT.unpack(data)
+        elif kind == _KIND_BYTES:
+            pairs[name.decode()] = data
+        else:
+            raise ValueError(f"a map's value of kind {kind} in {size} bytes")
+    if at != len(payload):
+        raise ValueError("bytes after the last pair of a map")
+    return pairs
+
+
+def _ends(payload: memoryview, at: int, count: int) -> tuple[int, ...]:
+    """A column of `count` end offsets, which must not go back.
+
+    If they did, many long slices could share few bytes, and a small block cost much memory (B2).
+    """
+    ends = struct.unpack_from(f"<{count}I", payload, at)
+    if sorted(ends) != list(ends):
+        raise ValueError("a column of offsets goes back")
+    return ends
+
+
+def _slices(data: bytes, ends: tuple[int, ...], start: int, stop: int) -> list[bytes]:
+    """The items [start, stop) of a column of byte strings."""
+    bounds = (ends[start - 1] if start else 0, *ends[start:stop])
+    return [data[begin:end] for begin, end in pairwise(bounds)]
