@@ -199,8 +199,8 @@ def test_a_checkpoint_is_due_by_bytes_and_by_ratio() -> None:
     store.start_checkpoint()
     assert not store.start_checkpoint(), "one at a time"
     env.run_background()
-    assert store.checkpoints == 1
-    assert store.log_bytes() < 1000
+    assert store.stats()["checkpoint"]["count"] == 1
+    assert store.generations.log_bytes() < 1000
     store.close()
 
 
@@ -274,7 +274,7 @@ def test_closing_stops_a_checkpoint_that_runs() -> None:
     reached.wait()
     closer = threading.Thread(target=store.close)
     closer.start()
-    store._stop.wait()
+    store.generations._stop.wait()
     go_on.set()
     thread.join()
     closer.join()

@@ -16,8 +16,9 @@ from marram.env.api import Env
 from marram.errors import Corruption, InvalidArgument, NotAStore
 from marram.storage import layout
 from marram.storage.checkpoint import Origin
+from marram.storage.generations import Progress
 from marram.storage.recovery import write_first_generation
-from marram.storage.store import Position, Progress, Store
+from marram.storage.store import Position, Store
 from marram.storage.verify import verify_directory
 
 _COPY_SIZE = 1024 * 1024
@@ -34,7 +35,7 @@ def backup(store: Store, target: str, progress: Progress | None = None) -> Posit
     try:
         store.wait(snapshot.position)
         origin = Origin(store.store_id, store.epoch, snapshot.position, store.now_ms())
-        slices = store.slices(snapshot, origin.time_ms, progress)
+        slices = store.generations.slices(snapshot, origin.time_ms, progress)
         write_first_generation(env, target, origin, slices)
     finally:
         store.release(snapshot)

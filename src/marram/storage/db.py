@@ -28,9 +28,10 @@ from marram.storage.arguments import (
 )
 from marram.storage.backup import backup as backup_store
 from marram.storage.entry import Stored, deadline_of, is_expired, string_of
+from marram.storage.generations import Progress
 from marram.storage.options import options_from
 from marram.storage.snapshot import CHUNK_ROWS, Snapshot
-from marram.storage.store import Position, Progress, Store
+from marram.storage.store import Position, Store
 from marram.storage.transaction import Batch, Transaction
 from marram.storage.verify import Report, verify_store
 

@@ -1,17 +1,12 @@
 """The store: one directory, one owner, one order of batches.
 
-Owns opening, appending, generations, background work and closing; everything above (db.py, the
-node) changes and reads data through it only.
+Owns opening, appending, snapshots and closing; everything above (db.py, the node) changes and reads
+data through it only. Checkpoints are generations.py's.
 
 O1  append() numbers a batch, queues it for the log and applies it, as one step.
 O2  a batch the log has no room for changes nothing (StoreFull); a batch it took is committed, or
     in doubt for ever (commit.py C5).
-O3  a checkpoint never blocks writers for longer than the switch of the log file.
-O4  nothing is removed before the version that no longer needs it is durable.
-
-A generation switch, in order: the next log is made; the old one is marked, synced and left; a
-snapshot is pinned and streamed to checkpoint.N; `version` is switched; old files are removed. A
-crash anywhere leaves the old generation with both logs, or the new one.
+O3  after close() every use of the store, or of anything it gave out, raises Closed.
 
 Threading: every public method may be called from any thread, begin() ... commit() and everything
 documented for the event loop excepted; `lock` guards the engine and the appending side.
@@ -20,13 +15,11 @@ documented for the event loop excepted; `lock` guards the engine and the appendi
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from marram.coding.batch import (
@@ -39,30 +32,21 @@ from marram.coding.batch import (
     encode,
     encode_put,
 )
-from marram.env.api import Env, Task
+from marram.env.api import Env
 from marram.errors import Closed, Forked, NotAStore, StoreFull
 from marram.storage import layout, recovery
-from marram.storage.checkpoint import Origin, write_checkpoint
 from marram.storage.clock import StoreClock
 from marram.storage.commit import CommitQueue, Group
 from marram.storage.entry import is_expired
+from marram.storage.generations import SPACE_ERRORS, Generations, Progress
 from marram.storage.lock import CloseNote, DirectoryLock
-from marram.storage.log.format import LogHeader
-from marram.storage.log.writer import LogWriter
 from marram.storage.memory.engine import MemoryEngine, Snapshot, Undo
 from marram.storage.options import Options
-from marram.storage.sstable.writer import Row
 from marram.storage.view import View
 
 _logger = logging.getLogger("marram.store")
 
-_SLICE_KEYS = 256  # keys a checkpoint takes per step: well under a millisecond of the lock
 _KEY_OVERHEAD = 160  # estimated bytes a key costs beyond its bytes: dict slot, objects, order
-_RETRY_NS = 30 * 10**9  # after a checkpoint failed: every try costs a log file
-_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-Progress = Callable[[int, int], None]
-"""progress(done, total): called now and then, from the working thread."""
 
 
 class Position(NamedTuple):
@@ -104,21 +88,12 @@ class Store:
         )
         self.lock = self.commit.lock
         self.recovered = recovered
-        self.generation = recovered.generation
+        self.generations = Generations(
+            env, directory, options, self.engine, self.commit, self.clock, recovered
+        )
         self.expired_keys = 0
-        self.checkpoints = 0
-        self.last_checkpoint_ms = 0  # wall clock, ms; 0 for none since opening
-        self.last_checkpoint_error = ""
-        self._retry_at_ns = 0
-        self._checkpoint_queued = False  # a background one was started and has not ended
         self.closed: type[Closed] | None = None
         self._directory_lock = lock
-        self._earlier_logs = recovered.logs[:-1]
-        self._earlier_log_bytes = recovered.live_log_bytes
-        self._checkpoint_lock = threading.Lock()
-        self._sync_lock = threading.Lock()  # a log is not closed while it is being synced
-        self._stop = threading.Event()
-        self._tasks: list[Task] = []
         self._dropped: deque[Snapshot] = deque()
 
     # -- opening ---------------------------------------------------------------------------------
@@ -153,8 +128,7 @@ class Store:
                 "the wall clock is %d s behind the latest time in the log; deadlines go on from "
                 "the log's time", store.clock.ahead_ms // 1000,
             )  # fmt: skip
-        if options.durability == "interval":
-            store._tasks.append(env.start("marram-sync", store._sync_now_and_then))
+        store.generations.open()
         return store
 
     def set_address(self, address: str) -> None:
@@ -343,79 +317,22 @@ class Store:
 
     # -- generations -------------------------------------------------------------------------------
 
-    def log_bytes(self) -> int:
-        """Bytes in the live logs: what a recovery would replay."""
-        return self._earlier_log_bytes + self.commit.log.end
-
     def checkpoint_due(self) -> bool:
         """Whether the log has outgrown both the option's bytes and its ratio to the data."""
-        minimum = self.options.checkpoint_log_bytes
-        size = self.log_bytes()
-        if not minimum or size < minimum or self._checkpoint_queued:
-            return False
-        if self.last_checkpoint_error and self.env.monotonic_ns() < self._retry_at_ns:
-            return False
-        return size >= self.options.checkpoint_log_ratio * self.engine.data_bytes()
+        return self.generations.due()
 
     def start_checkpoint(self) -> bool:
         """Checkpoint in the background; False where one is under way already."""
-        if self._checkpoint_queued or self._checkpoint_lock.locked() or self.closed is not None:
+        if self.closed is not None:
             return False
-        self._checkpoint_queued = True
-        self._tasks = [task for task in self._tasks if not task.join(0)]
-        self._tasks.append(self.env.start("marram-checkpoint", self._checkpoint_in_background))
-        return True
+        return self.generations.start()
 
     def checkpoint(self, progress: Progress | None = None) -> None:
-        """Start a new generation from the present state. Blocks the caller, not the writers (O3).
+        """Start a new generation from the present state. Blocks the caller, not the writers.
 
         Raises StoreFull: no room for it, the old generation goes on; StoreFailed; Closed.
         """
-        with self._checkpoint_lock:
-            self.check_open()
-            generation = self.commit.log.number + 1
-            try:
-                self._switch_log(generation)
-                self._write_generation(generation, progress)
-            except OSError as error:
-                self.last_checkpoint_error = str(error)
-                self._retry_at_ns = self.env.monotonic_ns() + _RETRY_NS
-                if error.errno not in _SPACE_ERRORS:
-                    self.commit.fail(error)
-                self.commit.check()
-                raise StoreFull(f"no room for a checkpoint: {error}") from error
-            self.last_checkpoint_error = ""
-            self.checkpoints += 1
-            self.last_checkpoint_ms = self.env.wall_ms()
-
-    def slices(
-        self, snapshot: Snapshot, now_ms: int, progress: Progress | None
-    ) -> Iterator[list[Row]]:
-        """The snapshot's rows in order, a slice at a time under the lock."""
-        total = sum(len(space) for space in snapshot.spaces)
-        done = 0
-        for keyspace in range(len(snapshot.spaces)):
-            start: bytes | None = b""
-            while start is not None:
-                if self._stop.is_set():
-                    raise Closed("the store is closing")
-                with self.lock:
-                    rows, start = snapshot.chunk(keyspace, start, None, _SLICE_KEYS, now_ms)
-                yield [
-                    (keyspace, key, held, 0, 0)
-                    if isinstance(held, bytes)
-                    else (keyspace, key, held.value, held.deadline_ms, held.type)
-                    for key, held in rows
-                ]
-                done += len(rows)
-                if progress is not None:
-                    progress(min(done, total), total)
-
-    @contextlib.contextmanager
-    def no_checkpoint(self) -> Iterator[None]:
-        """Keep generations from switching for a while; waits for one that is under way."""
-        with self._checkpoint_lock:
-            yield
+        self.generations.checkpoint(progress, self.check_open)
 
     # -- closing -----------------------------------------------------------------------------------
 
@@ -423,7 +340,10 @@ class Store:
         """Make everything appended so far durable, whatever the durability. Raises StoreFailed."""
         self.check_open()
         self.commit.wait(self.commit.last)
-        self._sync_log()
+        try:
+            self.generations.sync_log()
+        except OSError:
+            self.commit.check()
 
     def close(self) -> None:
         """Sync, leave a closing note, give the directory up; idempotent."""
@@ -431,20 +351,20 @@ class Store:
             if self.closed is not None:
                 return
             self.closed = Closed
-        self._stop.set()
-        for task in self._tasks:
-            task.join()
         try:
-            # A checkpoint in another thread sees _stop and gives up; wait for that.
-            with self._checkpoint_lock:
-                if self.commit.failure is None:
-                    self.commit.wait(self.commit.last)
-                    self._finish_log()
+            note = self.generations.close()
+            if note is not None:
+                self._leave_note(note)
         finally:
-            with contextlib.suppress(OSError):  # after a failure: the lock must go all the same
-                self.commit.log.close()
             self.engine = _closed_engine(Closed("the store is closed"))
             self._directory_lock.release()
+
+    def _leave_note(self, note: CloseNote) -> None:
+        try:
+            self._directory_lock.write_note(note)
+        except OSError as error:
+            self.commit.fail(error)
+            self.commit.check()
 
     def after_fork(self) -> None:
         """In a forked child: every use raises, and the parent's lock and files are left alone."""
@@ -485,10 +405,10 @@ class Store:
                 if len(space)
             },
             "expired_keys": self.expired_keys,
-            "generation": self.generation,
+            "generation": self.generations.number,
             "log": {
                 "number": commit.log.number,
-                "bytes": self.log_bytes(),
+                "bytes": self.generations.log_bytes(),
                 "groups": commit.groups,
                 "batches": commit.committed - self.recovered.last_sequence,
             },
@@ -497,12 +417,7 @@ class Store:
                 "mean_us": times.sum_ns // max(1, times.total) // 1000,
                 "max_us": times.max_ns // 1000,
             },
-            "checkpoint": {
-                "count": self.checkpoints,
-                "running": self._checkpoint_lock.locked(),
-                "last_ms": self.last_checkpoint_ms,
-                "last_error": self.last_checkpoint_error,
-            },
+            "checkpoint": self.generations.stats(),
             "recovery": {
                 "replayed_batches": self.recovered.replayed_batches,
                 "cut_bytes": self.recovered.cut_bytes,
@@ -550,148 +465,13 @@ class Store:
 
     def _reserve(self, size_bytes: int) -> None:
         try:
-            if self.commit.reserve(size_bytes) and self.checkpoint_due():
-                self.start_checkpoint()
+            if self.commit.reserve(size_bytes) and self.generations.due():
+                self.generations.start()
         except OSError as error:
-            if error.errno not in _SPACE_ERRORS:
+            if error.errno not in SPACE_ERRORS:
                 self.commit._fail(error)
                 self.commit.check()
             raise StoreFull(f"no room for {size_bytes} bytes in the log: {error}") from error
-
-    # -- private: generations ----------------------------------------------------------------------
-
-    def _checkpoint_in_background(self) -> None:
-        try:
-            self.checkpoint()
-        except Exception as error:
-            self.last_checkpoint_error = str(error)
-            _logger.error("background checkpoint failed: %s", error)
-        finally:
-            self._checkpoint_queued = False
-
-    def _switch_log(self, number: int) -> None:
-        """Go on in a new log. Raises OSError: the old one goes on, or the store has failed."""
-        commit = self.commit
-        old = commit.take_log()
-        try:
-            # The old log must be whole on disk before the new one can hold anything: recovery
-            # would else see a hole.
-            old.mark(commit.last_written, commit.epoch, commit.now_ms())
-            self._sync_log_file(old)
-        except BaseException as error:
-            commit.give_log(error=error)
-            raise
-        header = LogHeader(self.store_id, number, old.end, commit.last_written, commit.epoch)
-        new: LogWriter | None = None
-        try:
-            new = LogWriter.create(self.env, self.directory, header, commit.pending_bytes)
-            commit.give_log(new)
-        except BaseException as error:
-            self._abandon_log(number, new, error)
-            raise
-        self._earlier_logs.append(old.number)
-        self._earlier_log_bytes += old.end
-        with self._sync_lock:
-            old.close()
-
-    def _abandon_log(self, number: int, new: LogWriter | None, error: BaseException) -> None:
-        """Remove a log that could not be made, and go on in the old one (or fail)."""
-        path = layout.log_path(self.directory, number)
-        try:
-            if new is not None:
-                new.close()
-            if self.env.exists(path):
-                self.env.remove(path)
-                self.env.sync_dir(self.directory)
-        except OSError as second:
-            error = second  # it may come back after a crash, and promise an end the old log passed
-        is_space = isinstance(error, OSError) and error.errno in _SPACE_ERRORS
-        self.commit.give_log(error=None if is_space else error)
-
-    def _write_generation(self, generation: int, progress: Progress | None) -> None:
-        """Stream the present state to checkpoint.N and switch to it. Raises OSError."""
-        snapshot = self.snapshot()
-        try:
-            self.commit.wait(snapshot.position)
-            origin = Origin(self.store_id, self.epoch, snapshot.position, self.now_ms())
-            slices = self.slices(snapshot, origin.time_ms, progress)
-            write_checkpoint(
-                self.env,
-                self.directory,
-                generation,
-                origin,
-                slices,
-                self.options.checkpoint_compression,
-            )
-        except BaseException:
-            path = layout.checkpoint_path(self.directory, generation)
-            with contextlib.suppress(OSError):  # recovery removes it as well
-                if self.env.exists(path):
-                    self.env.remove(path)
-            raise
-        finally:
-            with self.lock:
-                retired = self.engine.release(snapshot)
-            self._free(retired)
-        self._sync_log()
-        try:
-            layout.switch_version(self.env, self.directory, generation)
-        except OSError as error:
-            # Which generation a crash would find is unknown now.
-            self.commit.fail(error)
-            self.commit.check()
-        old_generation, self.generation = self.generation, generation
-        old_logs, self._earlier_logs = self._earlier_logs, []
-        self._earlier_log_bytes = 0
-        self.env.remove(layout.checkpoint_path(self.directory, old_generation))
-        for number in old_logs:
-            self.env.remove(layout.log_path(self.directory, number))
-
-    def _free(self, retired: list[dict[bytes, Any]]) -> None:
-        """Free old versions a little at a time: one big free would hold every thread up."""
-        for links in retired:
-            while links:
-                for _ in range(min(1000, len(links))):
-                    links.popitem()
-                self.env.pause()
-
-    # -- private: syncing --------------------------------------------------------------------------
-
-    def _sync_now_and_then(self) -> None:
-        while not self._stop.wait(self.options.interval_ms / 1000):
-            if self.commit.failure is not None:
-                return
-            with contextlib.suppress(OSError):  # latched by _sync_log_file
-                self._sync_log()
-
-    def _sync_log(self) -> None:
-        log = self.commit.log
-        if log.synced < log.end:
-            self._sync_log_file(log)
-
-    def _sync_log_file(self, log: LogWriter) -> None:
-        """Sync a log beside its writers. A failure is final (P4). Raises OSError."""
-        with self._sync_lock:
-            if log is not self.commit.log:
-                return  # switched meanwhile, which synced it
-            try:
-                log.sync()
-            except OSError as error:
-                self.commit.fail(error)
-                raise
-
-    def _finish_log(self) -> None:
-        """End the log for a clean close. Raises StoreFailed."""
-        log = self.commit.log
-        try:
-            log.sync()
-            log.mark(self.commit.last, self.epoch, self.now_ms())
-            log.sync()
-            log.trim()
-            self._directory_lock.write_note(CloseNote(log.number, log.end))
-        except OSError as error:
-            self.commit.fail(error)
-            self.commit.check()
 
 
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from marram.env.api import Env, File
 from marram.errors import Corruption, Error, UnsupportedFormat
 from marram.storage import layout
+from marram.storage.generations import Progress
 from marram.storage.lock import CloseNote, DirectoryLock
 from marram.storage.log.format import LogHeader
 from marram.storage.log.reader import LogReader, read_log_header
 from marram.storage.sstable.reader import Table
-from marram.storage.store import Progress, Store
+from marram.storage.store import Store
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class Report:
 
 def verify_store(store: Store, progress: Progress | None = None) -> Report:
     """Check the files of an open store."""
-    with store.no_checkpoint():
+    with store.generations.held():
         store.check_open()
         log = store.commit.log
         limits = {log.number: log.end}

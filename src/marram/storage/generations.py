@@ -1,0 +1,331 @@
+"""Generations: starting a new one from the present state, while writers go on.
+
+Owns which generation is active, which logs are live, and background work on them; not the switch
+of the version file (layout.py) nor what a checkpoint holds (checkpoint.py).
+
+G1  a checkpoint never blocks writers for longer than the switch of the log file.
+G2  nothing is removed before the version that no longer needs it is durable.
+G3  a checkpoint that finds no room leaves the old generation going on; any other error is final.
+
+A switch, in order: the old log is marked and synced; the next log is made and writers go on in it;
+a snapshot is pinned and streamed to checkpoint.N; `version` is switched; old files are removed. A
+crash anywhere leaves the old generation with both logs, or the new one.
+
+Threading: any thread; _running serializes checkpoints, the commit queue hands out the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from marram.env.api import Env, Task
+from marram.errors import Closed, StoreFull
+from marram.storage import layout
+from marram.storage.checkpoint import Origin, write_checkpoint
+from marram.storage.clock import StoreClock
+from marram.storage.commit import CommitQueue
+from marram.storage.lock import CloseNote
+from marram.storage.log.format import LogHeader
+from marram.storage.log.writer import LogWriter
+from marram.storage.memory.engine import MemoryEngine, Snapshot
+from marram.storage.options import Options
+from marram.storage.recovery import Recovered
+from marram.storage.sstable.writer import Row
+
+_logger = logging.getLogger("marram.store")
+
+SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors that say there is no room; anything else on a durable file is final (P4)."""
+
+Progress = Callable[[int, int], None]
+"""progress(done, total): called now and then, from the working thread."""
+
+_SLICE_KEYS = 256  # keys a checkpoint takes per step: well under a millisecond of the lock
+_RETRY_NS = 30 * 10**9  # after a checkpoint failed: every try costs a log file
+
+
+class Generations:
+    """The generations of one open store."""
+
+    def __init__(
+        self,
+        env: Env,
+        directory: str,
+        options: Options,
+        engine: MemoryEngine,
+        commit: CommitQueue,
+        clock: StoreClock,
+        recovered: Recovered,
+    ) -> None:
+        self.number = recovered.generation
+        self._env = env
+        self._directory = directory
+        self._options = options
+        self._engine = engine
+        self._commit = commit
+        self._clock = clock
+        self._store_id = recovered.store_id
+        self._earlier_logs = recovered.logs[:-1]
+        self._earlier_log_bytes = recovered.live_log_bytes
+        self._running = threading.Lock()
+        self._sync_lock = threading.Lock()  # a log is not closed while it is being synced
+        self._stop = threading.Event()
+        self._tasks: list[Task] = []
+        self._queued = False  # a background checkpoint was started and has not ended
+        self._count = 0
+        self.last_ms = 0  # wall clock, ms; 0 for none since opening
+        self._last_error = ""
+        self._retry_at_ns = 0
+
+    # -- in the order of a life ------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start what runs all the time."""
+        if self._options.durability == "interval":
+            self._tasks.append(self._env.start("marram-sync", self._sync_now_and_then))
+
+    def log_bytes(self) -> int:
+        """Bytes in the live logs: what a recovery would replay."""
+        return self._earlier_log_bytes + self._commit.log.end
+
+    def due(self) -> bool:
+        """Whether the log has outgrown both the option's bytes and its ratio to the data."""
+        minimum = self._options.checkpoint_log_bytes
+        size = self.log_bytes()
+        if not minimum or size < minimum or self._queued:
+            return False
+        if self._last_error and self._env.monotonic_ns() < self._retry_at_ns:
+            return False
+        return size >= self._options.checkpoint_log_ratio * self._engine.data_bytes()
+
+    def start(self) -> bool:
+        """Checkpoint in the background; False where one is under way already."""
+        if self._queued or self._running.locked() or self._stop.is_set():
+            return False
+        self._queued = True
+        self._tasks = [task for task in self._tasks if not task.join(0)]
+        self._tasks.append(self._env.start("marram-checkpoint", self._in_background))
+        return True
+
+    def checkpoint(
+        self, progress: Progress | None = None, check_open: Callable[[], None] | None = None
+    ) -> None:
+        """Start a new generation from the present state (G1). Raises StoreFull, StoreFailed.
+
+        check_open: called once it is this checkpoint's turn; raises where the store was closed.
+        """
+        with self._running:
+            if check_open is not None:
+                check_open()
+            generation = self._commit.log.number + 1
+            try:
+                self._switch_log(generation)
+                self._write(generation, progress)
+            except OSError as error:
+                self._last_error = str(error)
+                self._retry_at_ns = self._env.monotonic_ns() + _RETRY_NS
+                if error.errno not in SPACE_ERRORS:
+                    self._commit.fail(error)
+                self._commit.check()
+                raise StoreFull(f"no room for a checkpoint: {error}") from error
+            self._last_error = ""
+            self._count += 1
+            self.last_ms = self._env.wall_ms()
+
+    def slices(
+        self, snapshot: Snapshot, now_ms: int, progress: Progress | None
+    ) -> Iterator[list[Row]]:
+        """A snapshot's rows in order, a slice at a time under the lock. Raises Closed."""
+        total = sum(len(space) for space in snapshot.spaces)
+        done = 0
+        for keyspace in range(len(snapshot.spaces)):
+            start: bytes | None = b""
+            while start is not None:
+                if self._stop.is_set():
+                    raise Closed("the store is closing")
+                with self._commit.lock:
+                    rows, start = snapshot.chunk(keyspace, start, None, _SLICE_KEYS, now_ms)
+                yield [
+                    (keyspace, key, held, 0, 0)
+                    if isinstance(held, bytes)
+                    else (keyspace, key, held.value, held.deadline_ms, held.type)
+                    for key, held in rows
+                ]
+                done += len(rows)
+                if progress is not None:
+                    progress(min(done, total), total)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep generations from switching for a while; waits for one that is under way."""
+        with self._running:
+            yield
+
+    def sync_log(self) -> None:
+        """Make the log durable as it is now. Raises OSError, having latched."""
+        log = self._commit.log
+        if log.synced < log.end:
+            self._sync_file(log)
+
+    def close(self) -> CloseNote | None:
+        """End background work and the log; returns how far it is synced, None after a failure.
+
+        Raises StoreFailed: it could not be made durable.
+        """
+        self._stop.set()
+        for task in self._tasks:
+            task.join()
+        commit = self._commit
+        try:
+            # A checkpoint in another thread sees _stop and gives up; wait for that.
+            with self._running:
+                if commit.failure is not None:
+                    return None
+                commit.wait(commit.last)
+                return self._finish_log()
+        finally:
+            with contextlib.suppress(OSError):  # after a failure: the lock must go all the same
+                commit.log.close()
+
+    def stats(self) -> dict[str, Any]:
+        """Figures about checkpoints."""
+        return {
+            "count": self._count,
+            "running": self._running.locked(),
+            "last_ms": self.last_ms,
+            "last_error": self._last_error,
+        }
+
+    # -- private: the switch ---------------------------------------------------------------------
+
+    def _in_background(self) -> None:
+        try:
+            self.checkpoint()
+        except Exception as error:  # the thread's last line of defence: told, not lost
+            self._last_error = str(error)
+            _logger.error("background checkpoint failed: %s", error)
+        finally:
+            self._queued = False
+
+    def _switch_log(self, number: int) -> None:
+        """Go on in a new log. Raises OSError: the old one goes on, or the store has failed."""
+        commit = self._commit
+        old = commit.take_log()
+        try:
+            # The old log must be whole on disk before the new one can hold anything: recovery
+            # would else see a hole.
+            old.mark(commit.last_written, commit.epoch, commit.now_ms())
+            self._sync_file(old)
+        except BaseException as error:
+            commit.give_log(error=error)
+            raise
+        header = LogHeader(self._store_id, number, old.end, commit.last_written, commit.epoch)
+        new: LogWriter | None = None
+        try:
+            new = LogWriter.create(self._env, self._directory, header, commit.pending_bytes)
+            commit.give_log(new)
+        except BaseException as error:
+            self._abandon_log(number, new, error)
+            raise
+        self._earlier_logs.append(old.number)
+        self._earlier_log_bytes += old.end
+        with self._sync_lock:
+            old.close()
+
+    def _abandon_log(self, number: int, new: LogWriter | None, error: BaseException) -> None:
+        """Remove a log that could not be made, and go on in the old one (or fail)."""
+        path = layout.log_path(self._directory, number)
+        try:
+            if new is not None:
+                new.close()
+            if self._env.exists(path):
+                self._env.remove(path)
+                self._env.sync_dir(self._directory)
+        except OSError as second:
+            error = second  # it may come back after a crash, and promise an end the old log passed
+        is_space = isinstance(error, OSError) and error.errno in SPACE_ERRORS
+        self._commit.give_log(error=None if is_space else error)
+
+    def _write(self, generation: int, progress: Progress | None) -> None:
+        """Stream the present state to checkpoint.N and switch to it. Raises OSError."""
+        env, directory, commit = self._env, self._directory, self._commit
+        with commit.lock:
+            snapshot = self._engine.snapshot(commit.last)
+        try:
+            commit.wait(snapshot.position)
+            now_ms = self._clock.now_ms()
+            origin = Origin(self._store_id, commit.epoch, snapshot.position, now_ms)
+            slices = self.slices(snapshot, now_ms, progress)
+            compression = self._options.checkpoint_compression
+            write_checkpoint(env, directory, generation, origin, slices, compression)
+        except BaseException:
+            path = layout.checkpoint_path(directory, generation)
+            with contextlib.suppress(OSError):  # recovery removes it as well
+                if env.exists(path):
+                    env.remove(path)
+            raise
+        finally:
+            with commit.lock:
+                retired = self._engine.release(snapshot)
+            self._free(retired)
+        # The log may be behind the state that was just written: it would go on with a hole.
+        self.sync_log()
+        try:
+            layout.switch_version(env, directory, generation)
+        except OSError as error:
+            # Which generation a crash would find is unknown now.
+            commit.fail(error)
+            commit.check()
+        old_number, self.number = self.number, generation
+        old_logs, self._earlier_logs = self._earlier_logs, []
+        self._earlier_log_bytes = 0
+        env.remove(layout.checkpoint_path(directory, old_number))
+        for number in old_logs:
+            env.remove(layout.log_path(directory, number))
+
+    def _free(self, retired: list[dict[bytes, Any]]) -> None:
+        """Free old versions a little at a time: one big free would hold every thread up."""
+        for links in retired:
+            while links:
+                for _ in range(min(1000, len(links))):
+                    links.popitem()
+                self._env.pause()
+
+    # -- private: syncing ------------------------------------------------------------------------
+
+    def _sync_now_and_then(self) -> None:
+        while not self._stop.wait(self._options.interval_ms / 1000):
+            if self._commit.failure is not None:
+                return
+            with contextlib.suppress(OSError):  # latched by _sync_file
+                self.sync_log()
+
+    def _sync_file(self, log: LogWriter) -> None:
+        """Sync a log beside its writers. A failure is final (P4). Raises OSError."""
+        with self._sync_lock:
+            if log is not self._commit.log:
+                return  # switched meanwhile, which synced it
+            try:
+                log.sync()
+            except OSError as error:
+                self._commit.fail(error)
+                raise
+
+    def _finish_log(self) -> CloseNote:
+        """End the log for a clean close. Raises StoreFailed."""
+        commit = self._commit
+        log = commit.log
+        try:
+            log.sync()
+            log.mark(commit.last, commit.epoch, commit.now_ms())
+            log.sync()
+            log.trim()
+        except OSError as error:
+            commit.fail(error)
+            commit.check()
+        return CloseNote(log.number, log.end)
