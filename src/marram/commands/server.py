@@ -1,0 +1,247 @@
+"""Commands about the server: INFO, CONFIG, TIME, SAVE, WAIT, SHUTDOWN, CHECKPOINT, POSITION, ...
+
+Owns their handlers; diagnostics.py has SLOWLOG, LATENCY, MEMORY, MONITOR and DEBUG, absent.py the
+commands about features that are not there. What INFO says and what CONFIG knows is the node's.
+
+SAVE and BGSAVE make marram's checkpoint: acknowledged writes are durable without them.
+
+Threading: control handlers (spec.py).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from marram.commands import absent, diagnostics
+from marram.commands.containers import container, subcommand
+from marram.commands.context import Context
+from marram.commands.grammar import one_of, optional, word
+from marram.commands.spec import (
+    SYNTAX,
+    Arg,
+    Args,
+    Command,
+    CommandError,
+    Reply,
+    Support,
+    flags,
+    integer,
+)
+from marram.protocol.replies import NO_REPLY, OK, Simple, Verbatim
+
+
+def _info(context: Context, args: Args) -> Reply:
+    """INFO [section ...]."""
+    return Verbatim(context.info([name.lower() for name in args[1:]]))
+
+
+def _time(context: Context, args: Args) -> Reply:
+    """TIME: seconds, microseconds; the store's clock has milliseconds."""
+    seconds, milliseconds = divmod(context.now_ms, 1000)
+    return [b"%d" % seconds, b"%d" % (milliseconds * 1000)]
+
+
+def _role(context: Context, args: Args) -> Reply:
+    """ROLE: a primary without replicas."""
+    return [b"master", context.newest_position(), []]
+
+
+def _randomkey(context: Context, args: Args) -> Reply:
+    """RANDOMKEY."""
+    return context.view.random_key(context.random_number())
+
+
+# -- CONFIG ----------------------------------------------------------------------------------------
+
+
+def _config_get(context: Context, args: Args) -> Reply:
+    return context.parameters.get(args[2:])
+
+
+def _config_set(context: Context, args: Args) -> Reply:
+    if len(args) % 2:
+        raise CommandError("ERR wrong number of arguments for 'config|set' command")
+    context.parameters.set(list(zip(args[2::2], args[3::2], strict=True)))
+    return OK
+
+
+def _config_resetstat(context: Context, args: Args) -> Reply:
+    context.reset_statistics()
+    return OK
+
+
+def _config_rewrite(context: Context, args: Args) -> Reply:
+    # No command of marram's writes a file of the operator's choosing, or of a client's.
+    raise CommandError("ERR CONFIG REWRITE is not supported: edit the configuration file")
+
+
+# -- durability ------------------------------------------------------------------------------------
+
+
+def _save(context: Context, args: Args) -> Reply:
+    """SAVE."""
+    return context.upkeep.checkpoint(OK)
+
+
+def _checkpoint(context: Context, args: Args) -> Reply:
+    """CHECKPOINT."""
+    return context.upkeep.checkpoint(OK)
+
+
+def _bgsave(context: Context, args: Args) -> Reply:
+    """BGSAVE [SCHEDULE]."""
+    if len(args) > 2 or (len(args) == 2 and args[1].upper() != b"SCHEDULE"):
+        raise CommandError(SYNTAX)
+    if not context.upkeep.start_checkpoint():
+        raise CommandError("ERR Background save already in progress")
+    return Simple("Background saving started")
+
+
+def _lastsave(context: Context, args: Args) -> Reply:
+    """LASTSAVE."""
+    return context.upkeep.last_save_s
+
+
+def _position(context: Context, args: Args) -> Reply:
+    """POSITION: [epoch, sequence number]; answered once it is committed."""
+    newest = context.newest_position()
+    context.depend_on(newest)
+    return context.position(newest)
+
+
+def _wait(context: Context, args: Args) -> Reply:
+    """WAIT numreplicas timeout: there are no replicas, so this is about the local log."""
+    wanted = integer(args[1])
+    timeout_ms = _timeout(args[2])
+    if context.in_transaction:
+        return 0
+    if wanted > 0:
+        return context.upkeep.sleep(timeout_ms, lambda _: 0)
+    return context.upkeep.wait_committed(context.session.depends_on, timeout_ms, lambda _: 0)
+
+
+def _waitaof(context: Context, args: Args) -> Reply:
+    """WAITAOF numlocal numreplicas timeout: [1 where the disk has it, replicas that have it]."""
+    num_local = integer(args[1])
+    num_replicas = integer(args[2])
+    timeout_ms = _timeout(args[3])
+    if not 0 <= num_local <= 1 or num_replicas < 0:
+        raise CommandError("ERR value is out of range")
+    if context.in_transaction:
+        return [0, 0]
+    if num_replicas:
+        return context.upkeep.sleep(timeout_ms, lambda _: [int(context.upkeep.all_synced), 0])
+    return context.upkeep.wait_synced(timeout_ms, lambda synced: [int(synced), 0])
+
+
+def _shutdown(context: Context, args: Args) -> Reply:
+    """SHUTDOWN [NOSAVE|SAVE] [NOW] [FORCE] [ABORT]: never answered; the connection ends."""
+    words = {argument.upper() for argument in args[1:]}
+    if not words <= {b"NOSAVE", b"SAVE", b"NOW", b"FORCE", b"ABORT"} or len(words) < len(args) - 1:
+        raise CommandError(SYNTAX)
+    if {b"SAVE", b"NOSAVE"} <= words or (b"ABORT" in words and len(words) > 1):
+        raise CommandError(SYNTAX)
+    if b"ABORT" in words:
+        raise CommandError("ERR No shutdown in progress.")
+    context.shut_down(save=b"SAVE" in words)
+    return NO_REPLY
+
+
+def _timeout(text: bytes) -> int:
+    timeout_ms = integer(text, "ERR timeout is not an integer or out of range")
+    if timeout_ms < 0:
+        raise CommandError("ERR timeout is negative")
+    return timeout_ms
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+_ADMIN: Final = "admin noscript loading stale"
+_row: Final = partial(subcommand, group="server")
+
+_CONFIG: Final = container(
+    "config", "server", "Reads and changes the configuration while the server runs.",
+    (
+        _row("config|get", _config_get, -3, _ADMIN, since="2.0.0",
+             summary="Gives the parameters whose names match.", complexity="O(N) for N parameters",
+             args=(Arg("parameter", "pattern", multiple=True),)),
+        _row("config|set", _config_set, -4, _ADMIN, since="2.0.0",
+             summary="Sets parameters, all or none, until the server stops.",
+             args=(Arg("parameter-value", "block", multiple=True,
+                       parts=(Arg("parameter"), Arg("value"))),)),
+        _row("config|resetstat", _config_resetstat, 2, _ADMIN, since="2.0.0",
+             summary="Sets the counters that INFO shows to zero."),
+        _row("config|rewrite", _config_rewrite, 2, _ADMIN, since="2.8.0",
+             summary="Refused: no command writes configuration files.",
+             support=Support.PARTIAL, note="Always refused."),
+    ),
+    since="2.0.0",
+)  # fmt: skip
+
+ROWS: Final[tuple[Command, ...]] = (
+    Command(
+        "info", _info, -1, flags("loading stale"), "server", "Describes the server in figures.",
+        control=True, args=(Arg("section", optional=True, multiple=True),),
+    ),
+    _CONFIG,
+    Command(
+        "time", _time, 1, flags("loading stale fast random"), "server", "Gives the time.",
+        since="2.6.0", control=True,
+    ),
+    Command(
+        "role", _role, 1, flags("noscript loading stale fast"), "server",
+        "Says that this server is a primary, and how far it is.", since="2.8.12", control=True,
+    ),
+    Command(
+        "randomkey", _randomkey, 1, flags("readonly random"), "generic",
+        "Gives a key picked at random.", control=True,
+    ),
+    Command(
+        "save", _save, 1, flags("admin noscript no_multi"), "server",
+        "Makes a checkpoint and answers when it is done. Others are served meanwhile.",
+        complexity="O(N) for N keys", control=True,
+    ),
+    Command(
+        "bgsave", _bgsave, -1, flags("admin noscript"), "server",
+        "Starts a checkpoint in the background.", control=True,
+        args=(optional(word("SCHEDULE")),),
+    ),
+    Command(
+        "lastsave", _lastsave, 1, flags("loading stale fast random"), "server",
+        "Gives the time of the last checkpoint, seconds since 1970.", control=True,
+    ),
+    Command(
+        "shutdown", _shutdown, -1, flags("admin noscript loading stale no_multi"), "server",
+        "Syncs everything and stops the server; with SAVE it makes a checkpoint first.",
+        control=True,
+        args=(
+            optional(one_of("save-selector", word("NOSAVE"), word("SAVE"))),
+            optional(word("NOW")), optional(word("FORCE")), optional(word("ABORT")),
+        ),
+    ),
+    Command(
+        "wait", _wait, 3, flags("noscript blocking"), "generic",
+        "Waits until this connection's writes are durable; there are no replicas.",
+        since="3.0.0", control=True, support=Support.PARTIAL, note="Counts 0 replicas.",
+        args=(Arg("numreplicas", "integer"), Arg("timeout", "integer")),
+    ),
+    Command(
+        "waitaof", _waitaof, 4, flags("noscript blocking"), "generic",
+        "Waits until everything written so far is on disk; there are no replicas.",
+        since="7.2.0", control=True, support=Support.PARTIAL, note="Counts 0 replicas.",
+        args=(Arg("numlocal", "integer"), Arg("numreplicas", "integer"), Arg("timeout", "integer")),
+    ),
+    Command(
+        "checkpoint", _checkpoint, 1, flags("admin noscript no_multi"), "marram",
+        "Makes a checkpoint and answers when it is done. Others are served meanwhile.",
+        since="0.1.0", complexity="O(N) for N keys", control=True, support=Support.OWN,
+    ),
+    Command(
+        "position", _position, 1, flags("noscript loading stale fast"), "marram",
+        "Gives epoch and sequence number of the newest commit this connection depends on.",
+        since="0.1.0", control=True, support=Support.OWN,
+    ),
+    *diagnostics.ROWS,
+    *absent.ROWS,
+)  # fmt: skip
