@@ -44,21 +44,21 @@ if TYPE_CHECKING:
     from marram.client.local_aio import open_async as open_async
     from marram.client.sync import connect as connect
     from marram.storage.db import DB as DB
-    from marram.storage.db import Batch as Batch
-    from marram.storage.db import Snapshot as Snapshot
-    from marram.storage.db import Transaction as Transaction
-    from marram.storage.db import open_db as open  # noqa: A004 - the name the API has
+    from marram.storage.db import open_db as open
     from marram.storage.options import Options as Options
+    from marram.storage.snapshot import Snapshot as Snapshot
     from marram.storage.store import Position as Position
+    from marram.storage.transaction import Batch as Batch
+    from marram.storage.transaction import Transaction as Transaction
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "open": ("marram.storage.db", "open_db"),
     "DB": ("marram.storage.db", "DB"),
-    "Batch": ("marram.storage.db", "Batch"),
-    "Snapshot": ("marram.storage.db", "Snapshot"),
-    "Transaction": ("marram.storage.db", "Transaction"),
+    "Batch": ("marram.storage.transaction", "Batch"),
+    "Snapshot": ("marram.storage.snapshot", "Snapshot"),
+    "Transaction": ("marram.storage.transaction", "Transaction"),
     "Options": ("marram.storage.options", "Options"),
     "Position": ("marram.storage.store", "Position"),
     "connect": ("marram.client.sync", "connect"),

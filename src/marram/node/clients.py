@@ -1,0 +1,143 @@
+"""Who is connected, and CLIENT KILL, UNBLOCK and PAUSE.
+
+Owns the sessions by id and the pause; not what a session is (session.py) nor its socket.
+
+L1  ids are never reused while the node lives.
+L2  commands held by a pause run in the order they came, once it ends, each session's first; what
+    a session sends after a held command waits behind it (the shell's duty: Deferred).
+
+Threading: the thread that owns the node.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from marram.env.api import Env
+from marram.node.deferred import Deferred
+from marram.node.loop import Loop, Timer
+from marram.node.rows import Row
+from marram.node.session import Session
+
+_UNPAUSE: Final = "client|unpause"  # goes through a pause, or ALL could not be ended
+
+Resume = Callable[[Session, list[bytes], Deferred], None]
+"""resume(session, args, deferred): run a held command and resolve the deferred with its reply."""
+
+
+class Clients:
+    """Everybody connected."""
+
+    def __init__(self, env: Env, loop: Loop, resume: Resume, on_pause: Callable[[], None]) -> None:
+        """on_pause: called when a pause begins or ends."""
+        self._env = env
+        self._loop = loop
+        self._resume = resume
+        self._on_pause = on_pause
+        self._sessions: dict[int, Session] = {}
+        self._next_id = 1
+        self.opened = 0
+        self.paused = False
+        self._pause_ends_ns = 0
+        self._pause_writes_only = False
+        self._timer: Timer | None = None
+        self._held: deque[tuple[Session, list[bytes], Deferred]] = deque()
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._sessions.values()))
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def next_id(self) -> int:
+        """An id for a new session (L1)."""
+        self._next_id += 1
+        return self._next_id - 1
+
+    def add(self, session: Session) -> None:
+        """A client came."""
+        self._sessions[session.id] = session
+        self.opened += 1
+
+    def remove(self, session: Session) -> bool:
+        """A client left; False where it had before."""
+        return self._sessions.pop(session.id, None) is not None
+
+    def get(self, session_id: int) -> Session | None:
+        """The session of that id, or None."""
+        return self._sessions.get(session_id)
+
+    def kill(self, session: Session) -> None:
+        """Disconnect a client, after what it was answered so far."""
+        session.close()
+
+    def unblock(self, session: Session, *, with_error: bool) -> bool:
+        """End a waiting command, as if its time were over or with an error."""
+        waiting = session.blocked
+        if waiting is None or waiting.on_cancel is None:
+            return False
+        waiting.on_cancel(with_error)
+        return True
+
+    # -- pausing -----------------------------------------------------------------------------------
+
+    def pause(self, duration_ms: int, *, writes_only: bool) -> None:
+        """Hold commands back for a while; the longer and stricter of two pauses holds."""
+        ends_ns = self._env.monotonic_ns() + duration_ms * 1_000_000
+        if self.paused:
+            writes_only = writes_only and self._pause_writes_only
+            ends_ns = max(ends_ns, self._pause_ends_ns)
+        self.paused = True
+        self._pause_ends_ns = ends_ns
+        self._pause_writes_only = writes_only
+        self._arm()
+        self._on_pause()
+
+    def unpause(self) -> None:
+        """Let everybody go on (L2)."""
+        if not self.paused:
+            return
+        self.paused = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._on_pause()
+        # A resumed command may begin another pause: what is still held then waits on.
+        while self._held and not self.paused:
+            session, args, deferred = self._held.popleft()
+            if session.id in self._sessions:
+                self._resume(session, args, deferred)
+
+    def holds(self, session: Session, row: Row) -> bool:
+        """Whether the pause applies to a command."""
+        if not self.paused or row.name == _UNPAUSE:
+            return False
+        if not self._pause_writes_only or row.may_write:
+            return True
+        queue = session.queue
+        return row.name == "exec" and queue is not None and any(r.may_write for r, _ in queue)
+
+    def hold(self, session: Session, args: list[bytes]) -> Deferred:
+        """Keep a command until the pause ends."""
+        deferred = Deferred()
+        self._held.append((session, args, deferred))
+        return deferred
+
+    def num_held(self) -> int:
+        """Commands held by the pause."""
+        return len(self._held)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        left_ns = self._pause_ends_ns - self._env.monotonic_ns()
+        self._timer = self._loop.call_later(max(0, left_ns) / 1e9, self._time_is_over)
+
+    def _time_is_over(self) -> None:
+        self._timer = None
+        if self._env.monotonic_ns() < self._pause_ends_ns:
+            self._arm()  # the loop's clock and ours need not agree to the last millisecond
+        else:
+            self.unpause()

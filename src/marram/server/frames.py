@@ -1,0 +1,181 @@
+"""The framed protocol on a connection: the same node, the same order and limits as RESP.
+
+Owns which command an op stands for and how its reply becomes a frame; not the framing
+(marram.protocol.frames), not when replies leave (connection.py).
+
+A Ping with a key logs in: the key is the password. The protocol has no op of its own for that, and
+without one a server with a password could not be used through it (docs/protocols/frames.md).
+
+Threading: the event loop's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from marram.node.deferred import Deferred
+from marram.protocol.frames import (
+    FrameParser,
+    FrameRequest,
+    Op,
+    encode_error,
+    encode_not_found,
+    encode_ok,
+)
+from marram.protocol.replies import ErrorReply, Simple
+from marram.server.connection import (
+    CLOSING,
+    DEFERRED,
+    OUT_HIGH_BYTES,
+    TURN_REQUESTS,
+    Clients,
+    Connection,
+)
+
+TOO_MANY: Final = encode_error("ERR max number of clients reached")
+IN_DOUBT: Final = encode_error(
+    "OUTCOMEUNKNOWN the log failed before this was known to be durable: it may or may not have "
+    "happened"
+)
+NO_REPLICAS: Final = encode_error(
+    "ERR replication is not supported here: this server has no replicas"
+)
+_BEFORE_LOGIN_BYTES: Final = 16 << 10
+_OK: Final = encode_ok()
+
+
+class FrameConnection(Connection):
+    """One client that speaks the framed protocol. stats: what op Stats answers, plain values."""
+
+    __slots__ = ("_max_frame_bytes", "_parser", "_stats")
+
+    def __init__(
+        self, clients: Clients, max_frame_bytes: int, stats: Callable[[], dict[str, Any]]
+    ) -> None:
+        super().__init__(clients)
+        self._parser = FrameParser(max_frame_bytes)
+        self._max_frame_bytes = max_frame_bytes
+        self._stats = stats
+
+    def connection_made(self, transport: Any) -> None:
+        """A client came."""
+        super().connection_made(transport)
+        if not self._stalled & CLOSING:
+            self._set_frame_limit()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of requests; run those that are whole."""
+        self._idle_s = 0
+        self._node.traffic.received_bytes += len(data)
+        requests = self._parser.feed(data)
+        if self._stalled:
+            if not self._stalled & CLOSING:
+                self._todo += requests
+            return
+        self._clients.committer.note(self)
+        self._go_on(requests)
+
+    def _run(self, requests: list[FrameRequest]) -> None:
+        node = self._node
+        size = 0
+        node.begin_turn()
+        for index, request in enumerate(requests):
+            if index == TURN_REQUESTS:
+                self._end_turn(requests[index:])
+                break
+            size += self._answer(request)
+            if size > OUT_HIGH_BYTES:
+                self._flush()  # may stall: the transport says when it has enough
+                size = 0
+            if self._stalled:
+                if not self._stalled & CLOSING:
+                    self._todo += requests[index + 1 :]
+                break
+        self._flush()
+        self._clients.committer.wake()
+
+    def _answer(self, request: FrameRequest) -> int:
+        """Run one request; the bytes of its reply."""
+        op, key, value = request
+        if op is Op.REPLICATE:
+            return self._add(NO_REPLICAS, 0)
+        if op is Op.STATS:
+            args = [b"PING"]  # so that Stats needs a login where the others do
+        elif op is Op.GET:
+            args = [b"GET", key]
+        elif op is Op.PUT:
+            args = [b"SET", key, value]
+        elif op is Op.DELETE:
+            args = [b"DEL", key]
+        else:
+            args = [b"AUTH", key] if key else [b"PING"]
+        reply = self._node.execute(self.session, args)
+        position = self._node.waits_for
+        if isinstance(reply, Deferred):
+            if not reply.done:
+                self._defer(op, reply)
+                return 0
+            position = reply.waits_for
+            reply = reply.reply
+        return self._add(self._encode(op, reply), position)
+
+    def _encode(self, op: Op, reply: Any) -> bytes:
+        if isinstance(reply, ErrorReply):
+            return encode_error(reply.text)
+        if op is Op.GET:
+            return encode_not_found() if reply is None else encode_ok(reply)
+        if op is Op.STATS:
+            return encode_ok(json.dumps(self._stats()).encode())
+        assert isinstance(reply, Simple | int), f"{op.name} answered {reply!r}"
+        return _OK
+
+    def _add(self, data: bytes, position: int) -> int:
+        if position > self._out_position:
+            if self._out and self._out_position <= self._queue.committed < position:
+                self._flush()  # these wait for nothing, so a failure must not touch them
+            self._out_position = position
+        self._out.append(data)
+        return len(data)
+
+    def _defer(self, op: Op, deferred: Deferred) -> None:
+        """The reply comes later; nothing more of this client runs until then."""
+        self._stall(DEFERRED)
+
+        def done(reply: Any) -> None:
+            if not self._transport.is_closing():
+                self._set_frame_limit()
+                self._add(self._encode(op, reply), deferred.waits_for)
+                self._flush()
+                self._clients.committer.wake()
+                self._deferred_over()
+
+        deferred.on_done(done)
+
+    def _go_on(self, todo: list[Any]) -> None:
+        self._run(todo)
+        if self._parser.error is not None and not self._stalled:
+            self._clients.protocol_errors += 1
+            self._add(encode_error(f"ERR Protocol error: {self._parser.error}"), 0)
+            self._flush()
+            self.close_when_sent()
+        self._close_if_done()
+
+    def _set_frame_limit(self) -> None:
+        limit = self._max_frame_bytes
+        if not self.session.authenticated:
+            limit = min(limit, _BEFORE_LOGIN_BYTES)
+        self._parser.max_frame_bytes = limit
+
+    def _push(self, reply: Any, position: int) -> None:
+        """Nothing is ever pushed: no op subscribes."""
+
+    def _unparsed_bytes(self) -> int:
+        return self._parser.buffered_bytes
+
+    def _in_doubt(self, replies: int) -> bytes:
+        return IN_DOUBT * replies
+
+    def _too_many(self) -> bytes:
+        return TOO_MANY

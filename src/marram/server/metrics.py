@@ -1,0 +1,182 @@
+"""Prometheus: figures in its text format, read from plain counters when somebody asks.
+
+Owns names, units and help; the counters belong to whoever counts. Nothing here is touched on the
+way of a command. No name or label carries a key.
+
+Threading: the event loop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from marram import __version__
+from marram.env.api import Env
+from marram.node.node import Node
+from marram.node.process import usage
+from marram.server.connection import Clients
+from marram.storage.commit import SyncTimes
+from marram.storage.store import Store
+
+
+class Metrics:
+    """Everything there is to scrape. requests: HTTP answers by (route, status)."""
+
+    def __init__(
+        self,
+        store: Store,
+        node: Node,
+        clients: Clients,
+        requests: Mapping[tuple[str, int], int],
+        env: Env,
+    ) -> None:
+        self._store = store
+        self._node = node
+        self._clients = clients
+        self._requests = requests
+        self._env = env
+        self._started_ns = env.monotonic_ns()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """The exposition."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """prometheus-client's interface."""
+        yield from self._about_store()
+        yield from self._about_commits()
+        yield from self._about_commands()
+        yield from self._about_clients()
+        yield from self._about_process()
+
+    # -- private -----------------------------------------------------------------------------------
+
+    def _about_store(self) -> Iterator[Metric]:
+        store = self._store
+        figures = store.stats()
+        yield InfoMetricFamily(
+            "marram", "Version and mode.",
+            {
+                "version": __version__,
+                "engine": store.engine.name,
+                "durability": store.options.durability,
+            },
+        )  # fmt: skip
+        yield _gauge("failed", "1 once a durable write failed and the store must be reopened.",
+                     float(store.failure is not None))  # fmt: skip
+        keys = GaugeMetricFamily("marram_keys", "Keys held.", labels=["keyspace"])
+        volatile = GaugeMetricFamily(
+            "marram_volatile_keys", "Keys that have a deadline.", labels=["keyspace"]
+        )
+        data = GaugeMetricFamily(
+            "marram_data_bytes", "Keys and values held, without overhead.", labels=["keyspace"]
+        )
+        for number, space in enumerate(store.engine.spaces):
+            if len(space) or number == 0:
+                keys.add_metric([str(number)], len(space))
+                volatile.add_metric([str(number)], space.volatile)
+                data.add_metric([str(number)], space.data_bytes)
+        yield from (keys, volatile, data)
+        yield _counter("expired_keys", "Keys deleted past their deadline.", store.expired_keys)
+        yield _gauge("log_bytes", "Bytes a recovery would replay.", figures["log"]["bytes"])
+        yield _gauge("generation", "The active generation.", figures["generation"])
+        checkpoint = figures["checkpoint"]
+        yield _counter("checkpoints", "Checkpoints made.", checkpoint["count"])
+        yield _gauge("checkpoint_running", "1 while one is being made.", checkpoint["running"])
+        yield _gauge("checkpoint_failed", "1 where the last one failed.",
+                     float(bool(checkpoint["last_error"])))  # fmt: skip
+        yield _gauge("last_checkpoint_timestamp_seconds", "When the last one ended; 0 for none.",
+                     checkpoint["last_ms"] / 1000)  # fmt: skip
+
+    def _about_commits(self) -> Iterator[Metric]:
+        commit = self._store.commit
+        yield _gauge("epoch", "The epoch new batches are written in.", commit.epoch)
+        yield _gauge("last_sequence", "The newest batch applied.", commit.last)
+        yield _gauge("committed_sequence", "The newest batch committed.", commit.committed)
+        first = self._store.recovered.last_sequence
+        yield _counter("batches", "Batches committed.", commit.committed - first)
+        yield _counter("groups", "Commit groups written; batches per group is their ratio.",
+                       commit.groups)  # fmt: skip
+        yield _gauge("pending_bytes", "Batches applied and not yet being written.",
+                     commit.pending_bytes)  # fmt: skip
+        log = commit.log
+        yield _gauge("unsynced_bytes", "Bytes written to the log and not yet synced.",
+                     max(0, log.end - log.synced))  # fmt: skip
+        yield _sync_histogram(commit.sync_times)
+
+    def _about_commands(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily("marram_commands", "Commands run.", labels=["command"])
+        failed = CounterMetricFamily(
+            "marram_commands_failed", "Commands that answered an error.", labels=["command"]
+        )
+        for row in self._node.rows.statistics():
+            if row.calls or row.failed or row.rejected:
+                calls.add_metric([row.name], row.calls)
+                failed.add_metric([row.name], row.failed + row.rejected)
+        yield from (calls, failed)
+        hits, misses = self._node.rows.lookups()
+        yield _counter("keyspace_hits", "Look-ups that found their key.", hits)
+        yield _counter("keyspace_misses", "Look-ups that did not.", misses)
+        requests = CounterMetricFamily(
+            "marram_http_requests", "HTTP requests answered.", labels=["route", "status"]
+        )
+        for (route, status), count in sorted(self._requests.items()):
+            requests.add_metric([route, str(status)], count)
+        yield requests
+
+    def _about_clients(self) -> Iterator[Metric]:
+        clients = self._clients
+        traffic = self._node.traffic
+        yield _gauge("connected_clients", "RESP and framed connections.", len(clients.connections))
+        yield _counter("connections", "Connections accepted.", clients.accepted)
+        yield _counter(
+            "connections_refused", "... of them refused: too many.", traffic.rejected_connections
+        )
+        yield _counter("connections_timed_out", "... silent too long.", clients.timed_out)
+        yield _counter("connections_cut_off", "... that did not read.", clients.cut_off)
+        yield _counter("protocol_errors", "Connections ended for what they sent.",
+                       clients.protocol_errors)  # fmt: skip
+        yield _counter("received_bytes", "Bytes of requests.", traffic.received_bytes)
+        yield _counter("sent_bytes", "Bytes of replies.", traffic.sent_bytes)
+
+    def _about_process(self) -> Iterator[Metric]:
+        used = usage(self._env)
+        yield _counter("process_cpu_seconds", "Processor time used.", used.user_s + used.system_s)
+        yield _gauge("process_resident_bytes", "Memory in use.", used.resident_bytes)
+        uptime_s = (self._env.monotonic_ns() - self._started_ns) / 1e9
+        yield _gauge("uptime_seconds", "Since the listeners were made.", uptime_s)
+
+
+def _sync_histogram(times: SyncTimes) -> HistogramMetricFamily:
+    total = 0
+    buckets: list[tuple[str, float]] = []
+    for bound_us, count in zip(times.BOUNDS_US, times.counts, strict=False):
+        total += count
+        buckets.append((repr(bound_us / 1e6), total))
+    buckets.append(("+Inf", times.total))
+    return HistogramMetricFamily(
+        "marram_log_sync_duration_seconds",
+        "Writing a commit group and syncing it.",
+        buckets=buckets,
+        sum_value=times.sum_ns / 1e9,
+    )
+
+
+def _gauge(name: str, help: str, value: Any) -> Metric:
+    return GaugeMetricFamily(f"marram_{name}", help, value=float(value))
+
+
+def _counter(name: str, help: str, value: Any) -> Metric:
+    return CounterMetricFamily(f"marram_{name}", help, value=float(value))

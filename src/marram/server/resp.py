@@ -1,0 +1,177 @@
+"""RESP on a connection: read, run, answer. The server's hot path.
+
+Owns the loop from bytes to bytes; not the grammar (marram.protocol.resp), not commands (the node),
+not when replies leave (connection.py).
+
+Threading: the event loop's.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from marram.node.deferred import Deferred
+from marram.node.settings import OutputLimit
+from marram.protocol.replies import ErrorReply
+from marram.protocol.resp import RequestParser, RespLimits, encode
+from marram.server.connection import (
+    CLOSING,
+    DEFERRED,
+    OUT_HIGH_BYTES,
+    TURN_REQUESTS,
+    WRITES,
+    Clients,
+    Connection,
+)
+from marram.server.logs import event
+
+_logger = logging.getLogger("marram.server")
+
+TOO_MANY: Final = encode(ErrorReply("ERR max number of clients reached"), 2)
+IN_DOUBT: Final = encode(
+    ErrorReply(
+        "OUTCOMEUNKNOWN the log failed before this was known to be durable: it may or may not "
+        "have happened"
+    ),
+    2,
+)
+
+
+class RespConnection(Connection):
+    """One client that speaks RESP."""
+
+    __slots__ = ("_authenticated", "_parser")
+
+    def __init__(self, clients: Clients, limits: RespLimits) -> None:
+        super().__init__(clients)
+        self._parser = RequestParser(limits)
+        self._authenticated = False  # as the parser was told
+
+    def connection_made(self, transport: Any) -> None:
+        """A client came."""
+        super().connection_made(transport)
+        if not self._stalled & CLOSING:
+            self._authenticated = self._parser.authenticated = self.session.authenticated
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of requests; run those that are whole."""
+        self._idle_s = 0
+        clients = self._clients
+        self._node.traffic.received_bytes += len(data)
+        commands = self._parser.feed(data)
+        if self._stalled:
+            if not self._stalled & CLOSING:
+                self._todo += commands
+            return
+        clients.committer.note(self)
+        self._run(commands)
+        if self._parser.error is not None or (
+            self._authenticated is not self.session.authenticated
+        ):
+            self._look_at_parser()
+
+    def _run(self, requests: list[list[bytes]]) -> None:
+        # HOT: per command, beyond the node's execute(): one encode() and a few local operations.
+        if len(requests) > TURN_REQUESTS:
+            self._run(requests[:TURN_REQUESTS])
+            if not self._stalled:
+                self._end_turn(requests[TURN_REQUESTS:])
+            elif not self._stalled & CLOSING:
+                self._todo += requests[TURN_REQUESTS:]
+            return
+        node = self._node
+        execute = node.execute
+        session = self.session
+        out = self._out
+        size = 0
+        node.begin_turn()
+        rest = iter(requests)
+        for args in rest:
+            reply: Any = execute(session, args)
+            position = node.waits_for
+            if reply.__class__ is Deferred:
+                if not reply.done:
+                    self._defer(reply)
+                    break
+                position = reply.waits_for
+                reply = reply.reply
+            data = encode(reply, session.protocol)
+            if position > self._out_position:
+                if out and self._out_position <= self._queue.committed < position:
+                    self._flush()  # these wait for nothing, so a failure must not touch them
+                self._out_position = position
+            out.append(data)
+            size += len(data)
+            if size > OUT_HIGH_BYTES:
+                self._flush()  # may stall: the transport says when it has enough
+                size = 0
+            if self._stalled:
+                break
+        self._flush()
+        if self._stalled and not self._stalled & CLOSING:
+            self._todo += rest
+        if self._queue.last != self._queue.committed:
+            self._clients.committer.wake()
+
+    def _look_at_parser(self) -> None:
+        """After a run: a login changes what the parser takes, or it gave up."""
+        parser = self._parser
+        while self._authenticated is not self.session.authenticated and not self._stalled:
+            self._authenticated = parser.authenticated = self.session.authenticated
+            self._run(parser.feed(b""))
+        if parser.error is not None and not self._stalled:
+            self._clients.protocol_errors += 1
+            event(
+                _logger, logging.INFO, "protocol error",
+                client=self.session.address, error=parser.error,
+            )  # fmt: skip
+            self._reply(ErrorReply("ERR " + parser.error), 0)
+            self.close_when_sent()
+
+    def _go_on(self, todo: list[Any]) -> None:
+        self._run(todo)
+        self._look_at_parser()
+        self._close_if_done()
+
+    def _defer(self, deferred: Deferred) -> None:
+        """The reply comes later; nothing more of this client runs until then."""
+        self._stall(DEFERRED)
+
+        def done(reply: Any) -> None:
+            if not self._transport.is_closing():
+                self._reply(reply, deferred.waits_for)
+                self._clients.committer.wake()
+                self._deferred_over()
+
+        deferred.on_done(done)
+
+    def _reply(self, reply: Any, position: int) -> None:
+        """One reply outside of _run()."""
+        self._out.append(encode(reply, self.session.protocol))
+        self._out_position = max(self._out_position, position)
+        self._flush()
+
+    def _push(self, reply: Any, position: int) -> None:
+        self._queue_push(encode(reply, self.session.protocol), position)
+
+    def _in_doubt(self, replies: int) -> bytes:
+        return IN_DOUBT * replies
+
+    def _too_many(self) -> bytes:
+        return TOO_MANY
+
+    def _limits(self) -> OutputLimit:
+        settings = self._node.settings
+        subscriber = self.session.subscriptions or self.session.monitoring
+        return settings.pubsub_output if subscriber else settings.normal_output
+
+    def _unparsed_bytes(self) -> int:
+        return self._parser.buffered_bytes
+
+    def _idle_limit_s(self) -> int:
+        # Subscribers and clients that wait for a reply are silent by nature.
+        session = self.session
+        if session.subscriptions or session.monitoring or self._stalled & (DEFERRED | WRITES):
+            return 0
+        return super()._idle_limit_s()
