@@ -91,7 +91,7 @@ def test_exec_with_arguments_ends_the_transaction(client: Client) -> None:
     client("MULTI")
     client("SET", "k", "v")
     assert client.error("EXEC", "now") == (
-        "EXECABORT Transaction discarded because of: ERR wrong number of arguments for 'exec' "
+        "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' "
         "command"
     )
     assert client.error("EXEC") == "ERR EXEC without MULTI"
@@ -277,6 +277,19 @@ def test_a_key_is_watched_in_the_keyspace_that_was_selected(world: World, client
     client("SET", "k", "one")
     client("SELECT", "0")
     assert transaction(client, ("PING",)) is not NULL_ARRAY
+
+
+@pytest.mark.parametrize("database", ["0", "1"])
+@pytest.mark.parametrize("filled", ["0", "1"])
+def test_a_swap_touches_on_both_sides_what_exists_on_either(
+    world: World, client: Client, database: str, filled: str
+) -> None:
+    client("SELECT", filled)
+    client("SET", "k", "v")
+    client("SELECT", database)
+    client("WATCH", "k")
+    world.client()("SWAPDB", "0", "1")
+    assert transaction(client, ("PING",)) is NULL_ARRAY
 
 
 def test_unwatch_forgets(world: World) -> None:

@@ -328,7 +328,7 @@ class Sessions(RuleBasedStateMachine):
 
 
 Sessions.TestCase.settings = settings(
-    max_examples=int(os.environ.get("MARRAM_EXAMPLES", "40")),
+    max_examples=int(os.environ.get("MARRAM_EXAMPLES", "80")),
     stateful_step_count=50,
     deadline=None,
 )

@@ -201,17 +201,26 @@ class GatedEnv:
 
     def __init__(self) -> None:
         self._inner = posix_env()
-        self._gate = threading.Event()
-        self._gate.set()
+        self._changed = threading.Condition()
+        self._open = True
+        self._passes = 0
         self.waiting = threading.Semaphore(0)  # released by each sync that finds the gate closed
 
     def close_gate(self) -> None:
         """From now on log syncs wait."""
-        self._gate.clear()
+        self._open = False
 
     def open_gate(self) -> None:
         """Let them go on."""
-        self._gate.set()
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
+
+    def pass_one(self) -> None:
+        """Let one of them go on."""
+        with self._changed:
+            self._passes += 1
+            self._changed.notify_all()
 
     def open(self, path: str, **how: bool) -> File:
         file = self._inner.open(path, **how)
@@ -220,6 +229,15 @@ class GatedEnv:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
+    def _wait(self) -> None:
+        if self._open:
+            return
+        self.waiting.release()
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._open or self._passes, DEADLINE_S)
+            if not self._open:
+                self._passes -= 1
+
 
 class _GatedFile:
     def __init__(self, inner: File, env: GatedEnv) -> None:
@@ -227,9 +245,7 @@ class _GatedFile:
         self._env = env
 
     def sync_data(self) -> None:
-        if not self._env._gate.is_set():
-            self._env.waiting.release()
-            assert self._env._gate.wait(DEADLINE_S)
+        self._env._wait()
         self._inner.sync_data()
 
     def __getattr__(self, name: str) -> Any:

@@ -163,6 +163,25 @@ def test_n1_groups_release_each_connections_replies_in_order(
         client.socket.close()
 
 
+def test_n1_a_group_releases_its_own_replies_and_no_later_ones(
+    gated: tuple[Running, GatedEnv],
+) -> None:
+    running, env = gated
+    with running.connect() as client:
+        env.close_gate()
+        client.command(b"SET", b"first", b"1")
+        assert env.waiting.acquire(timeout=20)
+        client.command(b"SET", b"second", b"2")
+        fence(running)
+        env.pass_one()
+        assert client.reply() == OK
+        assert env.waiting.acquire(timeout=20)
+        fence(running)
+        assert client.nothing_came()
+        env.open_gate()
+        assert client.reply() == OK
+
+
 def test_a_reply_that_comes_later_keeps_its_place(running: Running) -> None:
     with running.connect() as client:
         client.send(wire(b"SET", b"k", b"v") + wire(b"CHECKPOINT") + wire(b"GET", b"k"))

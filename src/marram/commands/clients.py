@@ -125,8 +125,6 @@ def _tracking_info(context: Context, args: Args) -> Reply:
 
 
 def _caching(context: Context, args: Args) -> Reply:
-    if args[2].upper() not in (b"YES", b"NO"):
-        raise CommandError(SYNTAX)
     raise CommandError(
         "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or "
         "OPTOUT mode enabled"

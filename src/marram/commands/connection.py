@@ -21,9 +21,9 @@ COMPATIBLE_VERSION: Final = "7.4.0"
 """The Redis version announced: clients choose by it what they send."""
 
 _HELLO_NOAUTH: Final = (
-    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO "
-    "<proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP "
-    "protocol version at the same time"
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH "
+    "<user> <pass> option can be used to authenticate the client and select the RESP protocol "
+    "version at the same time"
 )
 _NO_PASSWORD: Final = (
     "ERR AUTH <password> called without any password configured for the default user. Are you "

@@ -16,6 +16,8 @@ from marram.coding.batch import Change
 from marram.commands.spec import Command, Reply
 from marram.protocol.replies import Push
 from marram.storage.memory.engine import Snapshot
+from marram.storage.store import Position
+from marram.storage.verify import Report
 from marram.storage.view import View
 
 REPLY_ON: Final = 0
@@ -237,6 +239,17 @@ class Upkeep(Protocol):
 
     def start_checkpoint(self) -> bool:
         """Begin one in the background; False where one is under way."""
+        ...
+
+    def backup(self, name: str, answer: Callable[[Position], Reply]) -> Reply:
+        """Copy the store, as of now, to a new directory of that name; answer(its position).
+
+        Raises CommandError: backups are off, or one is under way.
+        """
+        ...
+
+    def verify(self, answer: Callable[[Report], Reply]) -> Reply:
+        """Read every byte of the store's files; answer(the report)."""
         ...
 
     def wait_committed(

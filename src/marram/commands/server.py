@@ -10,6 +10,7 @@ Threading: control handlers (spec.py).
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Final
 
@@ -29,6 +30,9 @@ from marram.commands.spec import (
     integer,
 )
 from marram.protocol.replies import NO_REPLY, OK, Simple, Verbatim
+from marram.storage.verify import Report
+
+_BACKUP_NAME: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 
 
 def _info(context: Context, args: Args) -> Reply:
@@ -87,6 +91,30 @@ def _save(context: Context, args: Args) -> Reply:
 def _checkpoint(context: Context, args: Args) -> Reply:
     """CHECKPOINT."""
     return context.upkeep.checkpoint(OK)
+
+
+def _backup(context: Context, args: Args) -> Reply:
+    """BACKUP name: [epoch, sequence number] of what the copy holds."""
+    name = args[1].decode("ascii", "replace")
+    if not _BACKUP_NAME.fullmatch(name):
+        raise CommandError("ERR a backup's name has 1 to 64 letters, digits, '.', '_' and '-'")
+    return context.upkeep.backup(name, list)
+
+
+def _verify(context: Context, args: Args) -> Reply:
+    """VERIFY."""
+    return context.upkeep.verify(_report)
+
+
+def _report(report: Report) -> Reply:
+    return {
+        b"ok": int(report.ok),
+        b"files": len(report.checked),
+        b"bytes": sum(size for _, size in report.checked),
+        b"rows": report.rows,
+        b"batches": report.batches,
+        b"problems": [problem.encode() for problem in report.problems],
+    }
 
 
 def _bgsave(context: Context, args: Args) -> Reply:
@@ -236,6 +264,17 @@ ROWS: Final[tuple[Command, ...]] = (
         "checkpoint", _checkpoint, 1, flags("admin noscript no_multi"), "marram",
         "Makes a checkpoint and answers when it is done. Others are served meanwhile.",
         since="0.1.0", complexity="O(N) for N keys", control=True, support=Support.OWN,
+    ),
+    Command(
+        "backup", _backup, 2, flags("admin noscript no_multi"), "marram",
+        "Copies the store as it is now to a new directory below the server's --backup-dir.",
+        since="0.1.0", complexity="O(N) for N keys", control=True, support=Support.OWN,
+        args=(Arg("name"),),
+    ),
+    Command(
+        "verify", _verify, 1, flags("admin noscript no_multi"), "marram",
+        "Reads every byte of the store's files and says what is wrong with them.",
+        since="0.1.0", complexity="O(N) for N bytes", control=True, support=Support.OWN,
     ),
     Command(
         "position", _position, 1, flags("noscript loading stale fast"), "marram",

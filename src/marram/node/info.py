@@ -198,7 +198,7 @@ def _marram(node: Node) -> Fields:
         "recovery_replayed_batches": stats["recovery"]["replayed_batches"],
         "recovery_cut_bytes": stats["recovery"]["cut_bytes"],
         "clock_ahead_ms": store.clock.ahead_ms,
-        "open_snapshots": sum(len(session.snapshots) for session in node.clients),
+        "open_snapshots": node.snapshots.num_open(),
         "store_failure": str(store.failure or "").replace("\n", " "),
     }
 

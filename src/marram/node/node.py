@@ -122,7 +122,7 @@ class Node:
         self.slowlog = SlowLog(settings.slowlog_entries)
         self.latency = Latency(settings.latency_ms)
         self.monitors = Monitors()
-        self.upkeep = Upkeep(store, env, loop, self)
+        self.upkeep = Upkeep(store, settings, env, loop, self)
         self.traffic = Traffic()
         self.errors: dict[str, int] = {}  # error replies by their first word
         self.run_id = env.random_bytes(20).hex()
@@ -233,9 +233,7 @@ class Node:
         self.begin_turn()
         took_ms = self.upkeep.tick(expire=not self.clients.paused and not self.closed)
         self.latency.record("expire-cycle", int(took_ms), self.now_ms // 1000)
-        for session in self.clients:
-            if session.snapshots:
-                self.snapshots.close_old(session, self.now_ms)
+        self.snapshots.close_old(self.now_ms)
         self._rates.append((self.env.monotonic_ns(), self.rows.total_calls()))
 
     def close(self) -> None:
@@ -431,7 +429,11 @@ class Node:
         self.waits_for = max(self.waits_for, position)
 
     def refusal(self, error: Exception) -> str:
-        """What a client is told of an exception; unexpected ones are logged (N4)."""
+        """What a client is told of an exception; unexpected ones are logged (N4).
+
+        No room on disk is MISCONF, Redis's word for a disk that takes no writes; OOM means the
+        memory limit alone.
+        """
         if isinstance(error, CommandError):
             return str(error)
         if isinstance(error, WrongType):

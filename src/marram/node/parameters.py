@@ -299,13 +299,16 @@ class Parameters:
         }
 
     def get(self, patterns: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Names and values of the parameters that match a glob, any case."""
-        globs = [Glob(pattern.lower()) for pattern in patterns]
-        return {
-            name: parameter.get()
-            for name, parameter in self._table.items()
-            if any(glob.matches(name) for glob in globs)
-        }
+        """Names and values of the parameters that match a glob, any case; names as asked for."""
+        found: dict[bytes, bytes] = {}
+        for pattern in patterns:
+            glob = Glob(pattern.lower())
+            if glob.literal in self._table:
+                found[pattern] = self._table[glob.literal].get()
+            elif glob.literal is None:
+                names = [name for name in self._table if glob.matches(name)]
+                found.update((name, self._table[name].get()) for name in names)
+        return found
 
     def set(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """Set all of them or, with CommandError, none (P1)."""

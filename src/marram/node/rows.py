@@ -29,7 +29,6 @@ _RUN_IN_MULTI: Final = {"multi", "exec", "discard", "watch", "quit", "reset"}
 _IN_SUBSCRIBER_MODE: Final = {
     "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ping", "quit", "reset",
 }  # fmt: skip
-_UNSHOWN: Final = {"exec"}  # EXEC is shown by what it runs, and by itself, after it
 _LOOKUPS: Final = {"get", "getex", "getdel", "mget"}
 
 
@@ -77,7 +76,7 @@ class Row:
         self.least = abs(command.arity)
         self.most = command.arity if command.arity >= 0 else _ANY_NUMBER
         self.writes = command.writes
-        self.may_write = command.writes or command.name in ("publish", "commitat")
+        self.may_write = command.writes or command.name == "publish"  # what a pause of writes holds
         self.no_auth = "no_auth" in words
         self.no_multi = "no_multi" in words
         self.run_in_multi = command.name in _RUN_IN_MULTI

@@ -36,6 +36,7 @@ class Settings:
     max_bulk_bytes, max_request_bytes: of one argument, of one request.
     normal_output, pubsub_output: limits on unread output.
     host, port: where RESP is served, for INFO and CONFIG; 0: not.
+    backup_dir: where BACKUP makes its directories, absolute; "" turns it off.
     max_subscriptions, max_watched_keys, max_snapshots: per session. snapshot_age_s: how long a
     session may keep one. max_queue_bytes: of the commands between MULTI and EXEC.
     """
@@ -54,6 +55,7 @@ class Settings:
     pubsub_output: OutputLimit = PUBSUB_LIMIT
     host: str = ""
     port: int = 0
+    backup_dir: str = ""
     max_subscriptions: int = 100_000
     max_watched_keys: int = 100_000
     max_snapshots: int = 16

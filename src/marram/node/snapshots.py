@@ -26,6 +26,7 @@ class Snapshots:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings
+        self._holders: dict[Session, None] = {}  # sessions that have any
 
     def open(self, session: Session, now_ms: int) -> int:
         """Pin the session's keyspace as it is; returns the snapshot's id. Raises CommandError."""
@@ -36,6 +37,7 @@ class Snapshots:
         snapshot_id = session.next_snapshot
         session.next_snapshot += 1
         session.snapshots[snapshot_id] = OpenSnapshot(pin, session.keyspace, now_ms)
+        self._holders[session] = None
         return snapshot_id
 
     def close(self, session: Session, snapshot_id: int) -> bool:
@@ -43,6 +45,8 @@ class Snapshots:
         snapshot = session.snapshots.pop(snapshot_id, None)
         if snapshot is None:
             return False
+        if not session.snapshots:
+            del self._holders[session]
         if self._store.closed is None:
             self._store.release(snapshot.pin)
         return True
@@ -52,12 +56,17 @@ class Snapshots:
         for snapshot_id in list(session.snapshots):
             self.close(session, snapshot_id)
 
-    def close_old(self, session: Session, now_ms: int) -> None:
-        """Let those go that are too old (P1)."""
+    def close_old(self, now_ms: int) -> None:
+        """Let those go that are too old, whosever they are (P1)."""
         born_by_ms = now_ms - 1000 * self._settings.snapshot_age_s
-        for snapshot_id, snapshot in list(session.snapshots.items()):
-            if snapshot.now_ms <= born_by_ms:
-                self.close(session, snapshot_id)
+        for session in list(self._holders):
+            for snapshot_id, snapshot in list(session.snapshots.items()):
+                if snapshot.now_ms <= born_by_ms:
+                    self.close(session, snapshot_id)
+
+    def num_open(self) -> int:
+        """Snapshots open now, of all sessions."""
+        return sum(len(session.snapshots) for session in self._holders)
 
     def changed_since(
         self,

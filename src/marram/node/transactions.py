@@ -172,5 +172,5 @@ class Transactions:
 
 
 def because(refusal: str) -> str:
-    """EXEC's refusal for a reason that is an error reply of its own."""
-    return f"EXECABORT Transaction discarded because of: {refusal}"
+    """EXEC's refusal for a reason that is an error reply of its own; as Redis, without "ERR"."""
+    return f"EXECABORT Transaction discarded because of: {refusal.removeprefix('ERR ')}"

@@ -15,12 +15,16 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from marram.commands.spec import CommandError
 from marram.env.api import Env
 from marram.errors import Error, StoreFull
 from marram.node.deferred import Deferred
 from marram.node.loop import Loop
+from marram.node.settings import Settings
 from marram.protocol.replies import ErrorReply
+from marram.storage.backup import backup
 from marram.storage.store import Store
+from marram.storage.verify import verify_store
 
 _logger = logging.getLogger("marram.node")
 
@@ -91,8 +95,11 @@ class Upkeep:
     active_expiry: bool
     """Whether ticks delete expired keys; reads hide them all the same."""
 
-    def __init__(self, store: Store, env: Env, loop: Loop, replies: Replies) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, env: Env, loop: Loop, replies: Replies
+    ) -> None:
         self.active_expiry = True
+        self._settings = settings
         self._store = store
         self._env = env
         self._loop = loop
@@ -101,6 +108,7 @@ class Upkeep:
         self._checkpoints = Rounds(env, loop, "marram-checkpoint", store.checkpoint)
         self._syncs = Rounds(env, loop, "marram-sync", store.sync)
         self._no_room = False
+        self._running: set[str] = set()  # backups and checks under way
 
     @property
     def last_save_s(self) -> int:
@@ -152,6 +160,44 @@ class Upkeep:
             self._replies.settle(deferred, reply if failure is None else _refusal(failure))
 
         self._checkpoints.ask(answer)
+        return deferred
+
+    # -- backups and checks ------------------------------------------------------------------------
+
+    def backup(self, name: str, answer: Callable[[Any], Any]) -> Deferred:
+        """Copy the store, as of now, to a new directory of that name; answer(its position).
+
+        It is made in the directory that the operator chose for backups. Raises CommandError.
+        """
+        root = self._settings.backup_dir
+        if not root:
+            raise CommandError("ERR backups are off: start the server with --backup-dir")
+        return self._run("backup", lambda: answer(backup(self._store, f"{root}/{name}")))
+
+    def verify(self, answer: Callable[[Any], Any]) -> Deferred:
+        """Read every byte of the store's files; answer(the report)."""
+        return self._run("verify", lambda: answer(verify_store(self._store)))
+
+    def _run(self, name: str, work: Callable[[], Any]) -> Deferred:
+        """Answer with what `work` gives in a thread; one of each name at a time."""
+        if name in self._running:
+            raise CommandError(f"ERR a {name} is under way")
+        self._running.add(name)
+        deferred = Deferred()
+
+        def finish(reply: Any) -> None:
+            self._running.discard(name)
+            refused = isinstance(reply, Exception)
+            self._replies.settle(deferred, _refusal(reply) if refused else reply)
+
+        def run() -> None:
+            try:
+                reply = work()
+            except Exception as error:  # told to whoever asked
+                reply = error
+            self._loop.call_soon_threadsafe(lambda: finish(reply))
+
+        self._env.start(f"marram-{name}", run)
         return deferred
 
     # -- waiting -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import resource
@@ -52,6 +53,7 @@ _SPARE_FILES: Final = 64  # descriptors beyond clients: the store's, the loop's,
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
 
 class StartFailed(Error):
@@ -251,6 +253,7 @@ def serve(config: ServerConfig) -> int:
     """Run a server until it is told to stop; returns the process's exit code.
 
     0: stopped as told. 1: it could not start, or the store failed. 2: the configuration is wrong.
+    130: interrupted before it was ready.
     """
     with logs.installed(config.log_format, config.log_level):
         try:
@@ -262,12 +265,18 @@ def serve(config: ServerConfig) -> int:
             return _complain(error, EXIT_USAGE)
         except (Error, OSError) as error:
             return _complain(error, EXIT_FAILED)
+        except KeyboardInterrupt:  # while the store was being opened
+            return EXIT_INTERRUPTED
 
 
 async def _main(config: ServerConfig) -> int:
     server = Server(config)
     await server.start()
     _install_signals(server)
+    # What is there now stays: a full collection need not look at it ever again. With a million keys
+    # that is 20 ms instead of 150 (CPython 3.11).
+    gc.collect()
+    gc.freeze()
     print(ready_line(server), flush=True)
     if sys.stdout.isatty():
         screen.show(server.config, server.addresses, server.directory, server.store)
@@ -348,6 +357,7 @@ def _settings(config: ServerConfig, password: str, env: Env) -> Settings:
     return Settings(
         password_hash=kept,
         debug_commands=config.debug_commands,
+        backup_dir=os.path.abspath(config.backup_dir) if config.backup_dir else "",
         maxclients=config.maxclients,
         timeout_s=config.idle_timeout_s,
         tcp_keepalive_s=config.tcp_keepalive_s,

@@ -223,6 +223,9 @@ class ServerConfig:
         (), LIST, "names in the Host header of HTTP requests to answer besides this machine's "
         "loopback names and --host; * for any",
     )  # fmt: skip
+    backup_dir: str = _option(
+        "", TEXT, "directory below which the BACKUP command makes its copies; none turns it off"
+    )
     debug_commands: bool = _option(False, SWITCH, "allow the DEBUG command")
 
     maxclients: int = _option(

@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol, ABC):
     __slots__ = (
         "_age_s",
         "_clients",
+        "_committer",
         "_eof",
         "_flushing",
         "_held",
@@ -101,6 +102,7 @@ class Connection(asyncio.Protocol, ABC):
         "_slow_s",
         "_stalled",
         "_todo",
+        "_traffic",
         "_transport",
         "session",
         "waits_at",
@@ -111,17 +113,19 @@ class Connection(asyncio.Protocol, ABC):
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         self._node = clients.node
+        self._committer = clients.committer
         self._queue = clients.committer.queue
+        self._traffic = clients.node.traffic
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._stalled = 0
         self._reading = True
         self._eof = False
         self._todo: list[Any] = []  # requests parsed and not run, while stalled
-        # Replies encoded and not yet sent or held; they share one position and one write.
+        # Replies encoded and not yet sent or held: they share one write.
         self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._out_position = 0
-        self._out_pushes = 0  # how many of them answer no request
+        self._out_pushes = 0  # how many of them answer no request, ...
+        self._out_bytes = 0  # ... their bytes, ...
+        self._out_position = 0  # ... and the position they wait for
         self._flushing = False  # a _flush_pushes() is scheduled
         # (position, bytes, replies in them), in order; waits_at is the first position.
         self._held: deque[tuple[int, bytes, int]] = deque()
@@ -165,7 +169,7 @@ class Connection(asyncio.Protocol, ABC):
         clients = self._clients
         clients.accepted += 1
         if len(clients.connections) >= self._node.settings.maxclients or clients.closing:
-            self._node.traffic.rejected_connections += 1
+            self._traffic.rejected_connections += 1
             self._stalled = CLOSING
             self._transport.write(self._too_many())
             self._transport.close()
@@ -220,7 +224,7 @@ class Connection(asyncio.Protocol, ABC):
             self._write(parts[0] if len(parts) == 1 else b"".join(parts))
         if held:
             self.waits_at = held[0][0]
-            self._clients.committer.hold(self)
+            self._committer.hold(self)
         if self._stalled & HELD and self._held_bytes <= HELD_HIGH_BYTES // 2:
             self._resume(HELD)
         if self._eof or self._stalled & CLOSING:
@@ -287,22 +291,25 @@ class Connection(asyncio.Protocol, ABC):
 
     # -- private -----------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
-        """Send what was produced, or hold it until it may go (N1)."""
+    def _flush(self, waits: int = 0) -> None:
+        """Send what was produced, or hold it until `waits` and its pushes may be told (N1)."""
         out = self._out
         if not out:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
-        position = self._out_position
-        if position <= self._queue.committed and not self._held:
-            self._write(data)
+        if self._out_pushes:
+            waits = max(waits, self._out_position)
+        if waits <= self._queue.committed and not self._held:
+            self._traffic.sent_bytes += len(data)
+            self._transport.write(data)
         else:
-            self._hold(position, data)
+            self._hold(waits, data)
         out.clear()
-        self._out_bytes = self._out_position = self._out_pushes = 0
+        if self._out_pushes:
+            self._out_bytes = self._out_position = self._out_pushes = 0
 
     def _write(self, data: bytes) -> None:
-        self._node.traffic.sent_bytes += len(data)
+        self._traffic.sent_bytes += len(data)
         self._transport.write(data)
 
     def _hold(self, position: int, data: bytes) -> None:
@@ -313,7 +320,7 @@ class Connection(asyncio.Protocol, ABC):
         self._held_bytes += len(data)
         if len(held) == 1:
             self.waits_at = position
-            self._clients.committer.hold(self)
+            self._committer.hold(self)
         if self._held_bytes > HELD_HIGH_BYTES:
             self._stall(HELD)
 

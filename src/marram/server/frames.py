@@ -68,39 +68,46 @@ class FrameConnection(Connection):
     def data_received(self, data: bytes) -> None:
         """Bytes of requests; run those that are whole."""
         self._idle_s = 0
-        self._node.traffic.received_bytes += len(data)
+        self._traffic.received_bytes += len(data)
         requests = self._parser.feed(data)
         if self._stalled:
             if not self._stalled & CLOSING:
                 self._todo += requests
             return
-        self._clients.committer.note(self)
+        self._committer.note(self)
         self._go_on(requests)
 
     def _run(self, requests: list[FrameRequest]) -> None:
-        node = self._node
-        size = 0
-        node.begin_turn()
+        self._node.begin_turn()
+        size = waits = 0
         for index, request in enumerate(requests):
             if index == TURN_REQUESTS:
                 self._end_turn(requests[index:])
                 break
-            size += self._answer(request)
-            if size > OUT_HIGH_BYTES:
-                self._flush()  # may stall: the transport says when it has enough
-                size = 0
+            answer = self._answer(request)
+            if answer is not None:
+                data, position = answer
+                if position > waits:
+                    if not waits:
+                        self._flush()  # these wait for nothing: a failure must not touch them
+                    waits = position
+                self._out.append(data)
+                size += len(data)
+                if size > OUT_HIGH_BYTES:
+                    self._flush(waits)  # may stall: the transport says when it has enough
+                    size = waits = 0
             if self._stalled:
                 if not self._stalled & CLOSING:
                     self._todo += requests[index + 1 :]
                 break
-        self._flush()
-        self._clients.committer.wake()
+        self._flush(waits)
+        self._committer.wake()
 
-    def _answer(self, request: FrameRequest) -> int:
-        """Run one request; the bytes of its reply."""
+    def _answer(self, request: FrameRequest) -> tuple[bytes, int] | None:
+        """Run one request: its reply and the position it waits for; None: it comes later."""
         op, key, value = request
         if op is Op.REPLICATE:
-            return self._add(NO_REPLICAS, 0)
+            return NO_REPLICAS, 0
         if op is Op.STATS:
             args = [b"PING"]  # so that Stats needs a login where the others do
         elif op is Op.GET:
@@ -116,10 +123,10 @@ class FrameConnection(Connection):
         if isinstance(reply, Deferred):
             if not reply.done:
                 self._defer(op, reply)
-                return 0
+                return None
             position = reply.waits_for
             reply = reply.reply
-        return self._add(self._encode(op, reply), position)
+        return self._encode(op, reply), position
 
     def _encode(self, op: Op, reply: Any) -> bytes:
         if isinstance(reply, ErrorReply):
@@ -131,14 +138,6 @@ class FrameConnection(Connection):
         assert isinstance(reply, Simple | int), f"{op.name} answered {reply!r}"
         return _OK
 
-    def _add(self, data: bytes, position: int) -> int:
-        if position > self._out_position:
-            if self._out and self._out_position <= self._queue.committed < position:
-                self._flush()  # these wait for nothing, so a failure must not touch them
-            self._out_position = position
-        self._out.append(data)
-        return len(data)
-
     def _defer(self, op: Op, deferred: Deferred) -> None:
         """The reply comes later; nothing more of this client runs until then."""
         self._stall(DEFERRED)
@@ -146,9 +145,9 @@ class FrameConnection(Connection):
         def done(reply: Any) -> None:
             if not self._transport.is_closing():
                 self._set_frame_limit()
-                self._add(self._encode(op, reply), deferred.waits_for)
-                self._flush()
-                self._clients.committer.wake()
+                self._out.append(self._encode(op, reply))
+                self._flush(deferred.waits_for)
+                self._committer.wake()
                 self._deferred_over()
 
         deferred.on_done(done)
@@ -157,7 +156,7 @@ class FrameConnection(Connection):
         self._run(todo)
         if self._parser.error is not None and not self._stalled:
             self._clients.protocol_errors += 1
-            self._add(encode_error(f"ERR Protocol error: {self._parser.error}"), 0)
+            self._out.append(encode_error(f"ERR Protocol error: {self._parser.error}"))
             self._flush()
             self.close_when_sent()
         self._close_if_done()
