@@ -491,10 +491,11 @@ class Unit:
     Holds the store's lock until commit() or rollback(). Single use.
     """
 
-    __slots__ = ("_changes", "_store", "_undo")
+    __slots__ = ("_changes", "_holds_lock", "_store", "_undo")
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._holds_lock = True
         self._changes: list[Change] = []
         self._undo: Undo = []
 
@@ -537,7 +538,8 @@ class Unit:
         if self._undo:
             store.engine.revert(self._undo, store.commit.last + 1)
             self._undo = []
-        if store.lock.locked():
+        if self._holds_lock:
+            self._holds_lock = False
             store.lock.release()
 
 
