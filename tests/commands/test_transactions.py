@@ -91,8 +91,7 @@ def test_exec_with_arguments_ends_the_transaction(client: Client) -> None:
     client("MULTI")
     client("SET", "k", "v")
     assert client.error("EXEC", "now") == (
-        "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' "
-        "command"
+        "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command"
     )
     assert client.error("EXEC") == "ERR EXEC without MULTI"
 

@@ -1,0 +1,292 @@
+"""connect_async(): a server's store for asyncio.
+
+Owns what a broken call means; what a call says is calls.py's, the connection is stream.py's.
+
+R1  a write is sent once. If its connection breaks it is in doubt: OutcomeUnknown, never a retry.
+R2  a read whose connection turns out to be dead is sent once more, on a new connection.
+R3  a call that is cancelled may have happened; other tasks' calls are not affected.
+
+All tasks share one connection and their calls are pipelined on it; each keyspace in use has its
+own, and so has each checkpoint() and sync(), which may take long.
+
+Threading: on the loop that opened it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Self, TypeVar, overload
+
+from marram.client import calls
+from marram.client.aio_views import (
+    AsyncRemoteBatch,
+    AsyncRemoteSnapshot,
+    AsyncRemoteTransaction,
+    RemoteChunks,
+    open_snapshot,
+    run_on,
+)
+from marram.client.calls import CHUNK_ROWS, MISSING, Call, Pair, Slices
+from marram.client.opening import Keys, Lists, Opening, Rows
+from marram.client.stream import Line
+from marram.client.url import Target, parse_url
+from marram.errors import ConnectionLost, Error, InvalidArgument, NotFound
+from marram.storage.store import Position
+
+T = TypeVar("T")
+
+
+def connect_async(url: str, *, timeout_s: float | None = 10.0) -> Opening[AsyncRemoteDB]:
+    """Connect to a server: `async with marram.connect_async("marram://host:port") as db`.
+
+    timeout_s: the longest silence of the server to bear, seconds; None for any.
+    Raises InvalidArgument at once; ConnectionLost, ServerError (the password) when awaited.
+    """
+    if timeout_s is not None and not timeout_s > 0:
+        raise InvalidArgument(f"timeout_s must be positive, not {timeout_s!r}")
+    target = parse_url(url)
+
+    async def opened() -> AsyncRemoteDB:
+        db = AsyncRemoteDB(_Lines(target, timeout_s), target.keyspace)
+        await db.ping()
+        return db
+
+    return Opening(opened)
+
+
+class _Lines:
+    """A connection for each keyspace in use: SELECT is a property of a connection."""
+
+    __slots__ = ("_lines", "target", "timeout_s")
+
+    def __init__(self, target: Target, timeout_s: float | None) -> None:
+        self.target = target
+        self.timeout_s = timeout_s
+        self._lines: dict[int, Line] = {}
+
+    def line(self, keyspace: int) -> Line:
+        """The line of a keyspace."""
+        line = self._lines.get(keyspace)
+        if line is None:
+            line = Line(replace(self.target, keyspace=keyspace), self.timeout_s)
+            self._lines[keyspace] = line
+        return line
+
+    async def close(self) -> None:
+        """Close them all."""
+        for line in self._lines.values():
+            await line.close()
+
+
+class AsyncRemoteDB:
+    """A server's store, or one of its sixteen keyspaces, on an event loop."""
+
+    __slots__ = ("_line", "_lines")
+
+    def __init__(self, lines: _Lines, keyspace: int) -> None:
+        """Use marram.connect_async()."""
+        self._lines = lines
+        self._line = lines.line(keyspace)
+
+    # -- points ----------------------------------------------------------------------------------
+
+    @overload
+    async def get(self, key: bytes) -> bytes | None: ...
+    @overload
+    async def get(self, key: bytes, default: T) -> bytes | T: ...
+    async def get(self, key: bytes, default: Any = None) -> Any:
+        """The value of `key`, or `default` where there is none."""
+        return await self.run(calls.get(key, default))
+
+    async def put(self, key: bytes, value: bytes, ttl: float | None = None) -> None:
+        """Set `key` to `value`; ttl: seconds until it stops existing, or None for never."""
+        await self.run(calls.put(key, value, ttl))
+
+    async def delete(self, key: bytes) -> bool:
+        """Remove `key`; returns whether it was there."""
+        return await self.run(calls.delete(key))
+
+    async def contains(self, key: bytes) -> bool:
+        """Whether `key` is there."""
+        return await self.run(calls.exists(key))
+
+    async def compare_and_set(self, key: bytes, expected: bytes | None, new: bytes | None) -> bool:
+        """Set `key` to `new` if it holds `expected` (None: is missing); whether it did."""
+        return await self.run(calls.compare_and_set(key, expected, new))
+
+    async def ttl(self, key: bytes) -> float | None:
+        """Seconds until `key` stops existing, or None. Raises NotFound."""
+        return await self.run(calls.ttl(key))
+
+    async def expire(self, key: bytes, seconds: float) -> bool:
+        """Let `key` stop existing in `seconds`; returns whether it was there."""
+        return await self.run(calls.expire(key, seconds))
+
+    async def persist(self, key: bytes) -> bool:
+        """Drop the deadline of `key`; returns whether it had one."""
+        return await self.run(calls.persist(key))
+
+    async def pop(self, key: bytes, default: Any = MISSING) -> Any:
+        """Remove `key` and return its value, atomically; `default`, or NotFound, where missing."""
+        return await self.run(calls.pop(key, default))
+
+    async def popitem(self) -> Pair:
+        """Remove and return the first pair in key order. Raises NotFound where there is none."""
+        while True:
+            key = await self.run(calls.first_key())
+            if key is None:
+                raise NotFound("the keyspace is empty")
+            value = await self.pop(key, None)
+            if value is not None:
+                return key, value
+
+    async def setdefault(self, key: bytes, default: bytes = b"") -> bytes:
+        """The value of `key`, which is set to `default` first where it is missing; atomic."""
+        return await self.run(calls.setdefault(key, default))
+
+    # -- many ------------------------------------------------------------------------------------
+
+    async def put_many(
+        self, items: Mapping[bytes, bytes] | Iterable[Pair], ttl: float | None = None
+    ) -> None:
+        """Set many keys in one atomic batch."""
+        if ttl is None:
+            await self.run(calls.put_many(items))
+            return
+        async with self.batch() as batch:
+            for key, value in items.items() if isinstance(items, Mapping) else items:
+                batch.put(key, value, ttl)
+
+    async def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """The values of `keys`, in their order, None for missing ones."""
+        return await self.run(calls.get_many(keys))
+
+    async def count(self) -> int:
+        """How many keys there are."""
+        return await self.run(calls.count())
+
+    async def clear(self) -> None:
+        """Remove every key of this keyspace, in one step."""
+        await self.run(calls.clear())
+
+    def batch(self) -> AsyncRemoteBatch:
+        """`async with db.batch() as b`: its puts and deletes become one atomic batch."""
+        return AsyncRemoteBatch(self)
+
+    def scan(
+        self,
+        prefix: bytes = b"",
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Rows:
+        """The pairs with start <= key < stop and the prefix, in key order, at one position."""
+        return Rows(RemoteChunks(self, Slices(prefix, start, stop, reverse, limit, CHUNK_ROWS)))
+
+    def scan_chunks(
+        self,
+        prefix: bytes = b"",
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        chunk: int = CHUNK_ROWS,
+    ) -> Lists:
+        """scan(), in lists of at most `chunk` pairs: what one round trip brings."""
+        return Lists(RemoteChunks(self, Slices(prefix, start, stop, reverse, limit, chunk)))
+
+    def __aiter__(self) -> Keys:
+        """The keys, in order."""
+        return Keys(self.scan())
+
+    def snapshot(self) -> Opening[AsyncRemoteSnapshot]:
+        """`async with db.snapshot() as s`: a read view of the state now."""
+
+        async def opened() -> AsyncRemoteSnapshot:
+            return AsyncRemoteSnapshot(await open_snapshot(self._line))
+
+        return Opening(opened)
+
+    def transaction(self) -> Opening[AsyncRemoteTransaction]:
+        """`async with db.transaction() as t`; raises Conflict at its end where it lost a race."""
+
+        async def opened() -> AsyncRemoteTransaction:
+            return AsyncRemoteTransaction(await open_snapshot(self._line))
+
+        return Opening(opened)
+
+    def keyspace(self, number: int) -> AsyncRemoteDB:
+        """Another of the server's sixteen keyspaces; it shares this handle's life."""
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 16:
+            raise InvalidArgument(f"keyspace must be 0 .. 15, not {number!r}")
+        return AsyncRemoteDB(self._lines, number)
+
+    # -- the server ------------------------------------------------------------------------------
+
+    async def position(self) -> Position:
+        """The newest committed position: (epoch, sequence)."""
+        async with self.snapshot() as snapshot:
+            return snapshot.position
+
+    async def ping(self) -> None:
+        """Return when the server has answered. Raises ConnectionLost."""
+        await self.run(calls.ping())
+
+    async def checkpoint(self) -> None:
+        """Have the server write its state to a new generation; returns when that is done."""
+        await self._run_aside(calls.checkpoint())
+
+    async def sync(self) -> None:
+        """Make everything written so far durable, whatever the server's durability."""
+        await self._run_aside(calls.sync())
+
+    async def stats(self) -> dict[str, Any]:
+        """Figures about the server's store, nested, with units in the names."""
+        return await self.run(calls.stats())
+
+    async def close(self) -> None:
+        """Close the connections; idempotent."""
+        await self._lines.close()
+
+    async def __aenter__(self) -> Self:
+        self._line.check()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<marram.AsyncRemoteDB {self._line.target}{' closed' if self._line.closed else ''}>"
+
+    def __reduce__(self) -> Any:
+        raise Error("an AsyncRemoteDB belongs to its event loop; pass the URL and connect anew")
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    @property
+    def line(self) -> Line:
+        """The connections of this keyspace."""
+        return self._line
+
+    async def run(self, call: Call[T]) -> T:
+        """Run one call (calls.py), as R1 and R2 say."""
+        if not call.commands:
+            return call.read([])
+        stream = await self._line.stream()
+        was_used = stream.was_used
+        try:
+            return await run_on(stream, call)
+        except ConnectionLost as error:
+            if not was_used or isinstance(error.__cause__, TimeoutError):
+                raise
+            self._line.check()
+        return await run_on(await self._line.stream(), call)
+
+    async def _run_aside(self, call: Call[T]) -> T:
+        stream = await self._line.separate(None)
+        try:
+            return await run_on(stream, call)
+        finally:
+            stream.close()
