@@ -123,7 +123,7 @@ def test_redis_benchmark(server: ServerProcess, pipeline: str) -> None:
     assert "WARNING" not in done.stdout + done.stderr
 
 
-# -- redis-py with its defaults (RESP3) ----------------------------------------------------------------
+# -- redis-py with its defaults (RESP3) ------------------------------------------------------------
 
 
 @pytest.fixture(params=[3, 2])
