@@ -40,7 +40,8 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # Without the variables that steer the tests: to the server they would be options.
+            env={name: text for name, text in os.environ.items() if "MARRAM_" not in name},
             **self.popen_options,  # type: ignore[call-overload]
         )
         assert self._process.stdout is not None

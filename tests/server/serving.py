@@ -178,7 +178,9 @@ class Client:
         return b"".join(parts)
 
     def nothing_came(self) -> bool:
-        """Whether no byte has arrived; call fence() before."""
+        """Whether no byte has arrived but what was read; call fence() before."""
+        if self._ready:
+            return False
         self.socket.setblocking(False)
         try:
             self.socket.recv(1, socket.MSG_PEEK)

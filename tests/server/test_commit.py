@@ -68,7 +68,7 @@ def test_m1_waiters_are_released_in_order_once_committed(tmp_path: Path) -> None
         for _ in range(3):
             committer.hold(Listener(write(store), told))
         assert not told
-        await committer.drain()
+        await committer.wait(store.last)
         assert told == [("released", 1), ("released", 2), ("released", 3)]
         assert store.commit.groups == 1
 
@@ -198,7 +198,6 @@ def test_m2_a_failure_fails_everyone_who_waits_or_will(tmp_path: Path, alone: bo
         with pytest.raises(OutcomeUnknown):
             await committer.wait(store.last)
         await committer.wait(settled)
-        await committer.drain()
         assert committer.failed
 
     on_a_store(tmp_path, scenario, env)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from marram.errors import InvalidArgument
-from marram.server.config import OFF, OPTIONS, ServerConfig, is_loopback, load
+from marram.server.config import OFF, OPTIONS, ServerConfig, is_loopback, load, values_of
 
 EVERY_NAME = [option.name for option in OPTIONS]
 
@@ -165,3 +168,81 @@ def test_the_store_gets_its_options() -> None:
     options = config.store_options()
     assert (options.durability, options.interval_ms) == ("interval", 5)
     assert (options.memory_limit, options.create) == (9, False)
+
+
+# -- hostile files and environments ----------------------------------------------------------------
+
+FUZZ_INPUTS = int(os.environ.get("MARRAM_FUZZ_INPUTS", "200000"))
+FUZZ_SEED = int(os.environ.get("MARRAM_FUZZ_SEED", "1"))
+
+_LINES = [
+    b'dir = "./data"', b"resp_port = 7379", b'http_port = "off"', b'durability = "sync"',
+    b"interval_ms = 50", b'memory_limit = "64mb"', b"create = false", b'allowed_hosts = ["a", "b"]',
+    b"checkpoint_log_ratio = 1.5", b"maxclients = 0x10", b"[table]", b"a.b = 1", b"x = 1979-05-27",
+]  # fmt: skip
+_PIECES = [
+    b"=", b'"', b"'", b"[", b"]", b"{", b"}", b"\n", b"#", b"\\", b"\0", b"\xff", b"nan", b"inf",
+    b"-1", b"1e400", b"99999999999999999999", b"0x" + b"f" * 40, b"'''", b'"""', b".", b",",
+]  # fmt: skip
+
+
+def hostile(draw: random.Random) -> bytes:
+    """Lines of a real file, damaged."""
+    text = bytearray(b"\n".join(draw.sample(_LINES, draw.randrange(1, 4))))
+    for _ in range(draw.randrange(1, 5)):
+        at = draw.randrange(len(text) + 1)
+        if draw.random() < 0.6:
+            text[at:at] = draw.choice(_PIECES)
+        else:
+            del text[at : at + draw.randrange(1, 8)]
+    return bytes(text)
+
+
+def test_damaged_files_give_values_or_one_clear_refusal() -> None:
+    draw = random.Random(FUZZ_SEED)
+    refused = 0
+    for _ in range(FUZZ_INPUTS // 2):
+        text = hostile(draw)
+        try:
+            ServerConfig(**values_of(text, "some.toml"))
+        except InvalidArgument as error:
+            refused += 1
+            assert len(str(error)) < 500
+    assert FUZZ_INPUTS // 4 < refused < FUZZ_INPUTS // 2
+
+
+def test_odd_environments_give_values_or_one_clear_refusal() -> None:
+    draw = random.Random(FUZZ_SEED)
+    refused = 0
+    for _ in range(FUZZ_INPUTS // 2):
+        name = draw.choice(EVERY_NAME).upper()
+        text = b"".join(draw.choices([*_PIECES, b"1", b"yes", b"8k", b"off"], k=draw.randrange(3)))
+        try:
+            load({}, {"MARRAM_" + name: text.decode("latin-1"), "HOME": "/"})
+        except InvalidArgument as error:
+            refused += 1
+            assert len(str(error)) < 500
+    assert FUZZ_INPUTS // 8 < refused < FUZZ_INPUTS // 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"a = " + b"[" * 100_000,
+        b"a = " + b"{a=" * 50_000,
+        b"maxclients = " + b"9" * 100_000,
+        b"maxclients = 0x" + b"f" * 100_000,
+        b"k" * 500_000 + b" = 1",
+        b'dir = "' + b"x" * (2 << 20) + b'"',
+    ],
+    ids=["lists", "tables", "digits", "hex", "name", "size"],
+)
+def test_a_file_that_is_too_much_is_refused_and_costs_little(text: bytes) -> None:
+    tracemalloc.start()
+    with pytest.raises(InvalidArgument) as caught:
+        values_of(text, "some.toml")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert len(str(caught.value)) < 500
+    assert peak < 64 << 20

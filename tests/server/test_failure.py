@@ -12,7 +12,7 @@ import pytest
 
 from marram.env import posix_env
 from marram.env.faulty import Fault, FaultyEnv
-from marram.protocol.frames import Op, Status
+from marram.protocol.frames import Op, Status, encode_request
 from marram.protocol.replies import ErrorReply, Simple
 from tests.server.serving import GatedEnv, Running, serving, wire
 from tests.server.test_frames import Frames
@@ -75,7 +75,10 @@ def test_frames_and_http_say_it_too(failing: tuple[Running, FaultyEnv]) -> None:
     running, env = failing
     with Frames(running) as frames:
         env.add(Fault("sync_data", "*logfile*", times=None))
-        reply = frames.ask(Op.PUT, b"k", b"v")
+        # In one write: the Ping waits for nothing, and the failure must not touch it.
+        frames.client.send(encode_request(Op.PING) + encode_request(Op.PUT, b"k", b"v"))
+        assert frames.reply().status is Status.OK
+        reply = frames.reply()
         assert reply.status is Status.ERROR
         assert reply.message.startswith("OUTCOMEUNKNOWN")
         assert frames.ask(Op.PUT, b"k", b"v").message.startswith("MISCONF")

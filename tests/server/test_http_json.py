@@ -23,7 +23,7 @@ from marram.server.http_json import (
 )
 
 LIMITS = Limits(max_key_bytes=8, max_value_bytes=16, max_ops=3)
-FUZZ_CASES = int(os.environ.get("MARRAM_TEST_FUZZ_CASES", "20000"))
+FUZZ_CASES = int(os.environ.get("MARRAM_FUZZ_INPUTS", "200000"))
 """Malformed bodies a run tries; more in the nightly runs."""
 
 

@@ -400,19 +400,22 @@ def test_n3_quit_is_answered_and_ends_it(running: Running) -> None:
         assert other.ask(b"GET", b"k") == b"v"
 
 
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("last", [(b"PING",), (b"CHECKPOINT",)])
 def test_a_client_that_sends_no_more_still_gets_its_replies(
-    gated: tuple[Running, GatedEnv],
+    tmp_path: Path, loop: str, last: tuple[bytes, ...]
 ) -> None:
-    running, env = gated
-    with running.connect() as client:
+    env = GatedEnv()
+    with serving(tmp_path, env, loop=loop) as running, running.connect() as client:
         env.close_gate()
-        client.send(wire(b"SET", b"k", b"v") + wire(b"GET", b"k") + wire(b"CHECKPOINT"))
+        client.send(wire(b"SET", b"k", b"v") + wire(b"GET", b"k") + wire(*last))
         client.socket.shutdown(socket.SHUT_WR)
         assert env.waiting.acquire(timeout=20)
         fence(running)
         assert client.nothing_came()
         env.open_gate()
-        assert client.rest() == b"+OK\r\n$1\r\nv\r\n+OK\r\n"
+        done = b"+PONG\r\n" if last == (b"PING",) else b"+OK\r\n"
+        assert client.rest() == b"+OK\r\n$1\r\nv\r\n" + done
 
 
 def test_half_closed_with_much_to_get(running: Running) -> None:

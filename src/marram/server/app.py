@@ -138,7 +138,6 @@ class Server:
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self.node.close()
-        await self._committer.drain()
         self._committer.close()
         if self._save_first and self.store.failure is None:
             self._checkpoint()

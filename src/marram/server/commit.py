@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from queue import SimpleQueue
 from typing import Final, Protocol
 
@@ -108,11 +107,6 @@ class Committer:
             waiter = _Future(position, self._loop.create_future())
             self.hold(waiter)
             await waiter.future
-
-    async def drain(self) -> None:
-        """Return once everything appended so far is committed or in doubt for ever."""
-        with suppress(OutcomeUnknown):  # told to every client that waited, and logged
-            await self.wait(self.queue.last)
 
     def close(self) -> None:
         """End the sync thread, after the job it has."""

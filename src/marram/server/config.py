@@ -27,6 +27,9 @@ from marram.storage.options import DURABILITIES, ENGINES, KIB, MIB, Options
 DEFAULT_FILE: Final = "marram.toml"
 """Read where it exists in the working directory and no other file is named."""
 
+_FILE_MAX = 1 * MIB
+_SHOWN_MAX = 80  # characters of a wrong name in a message
+
 OFF: Final = "off"
 """The value of a port whose listener is disabled."""
 
@@ -97,7 +100,8 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
 
 
-TEXT: Final = Kind("text", str, lambda value: isinstance(value, str))
+# No text option means anything with a NUL in it, and the system refuses one in a path.
+TEXT: Final = Kind("text", str, lambda value: isinstance(value, str) and "\0" not in value)
 SWITCH: Final = Kind("true or false", _read_switch, lambda value: isinstance(value, bool))
 INTEGER: Final = Kind("an integer", _read_integer, _is_integer)
 NUMBER: Final = Kind("a number", float, _is_number)
@@ -160,7 +164,7 @@ class Option:
             raise self._refusal(value, source, f"must be at most {self.maximum:.15g}")
 
     def _refusal(self, value: Any, source: str, wish: str) -> InvalidArgument:
-        shown = "" if self.secret else f", not {value!r}"
+        shown = "" if self.secret else f", not {_shown(value)}"
         return InvalidArgument(f"{source} {wish}{shown}")
 
 
@@ -384,21 +388,36 @@ def load(
 
 
 def _from_file(path: str | None) -> dict[str, Any]:
+    name = path or DEFAULT_FILE
     try:
-        with open(path or DEFAULT_FILE, "rb") as file:
-            table = tomllib.load(file)
+        with open(name, "rb") as file:
+            text = file.read(_FILE_MAX + 1)
     except FileNotFoundError:
         if path is None:
             return {}
-        raise InvalidArgument(f"{path} does not exist") from None
+        raise InvalidArgument(f"{name} does not exist") from None
     except OSError as error:
-        raise InvalidArgument(f"cannot read {path or DEFAULT_FILE}: {error.strerror}") from None
+        raise InvalidArgument(f"cannot read {name}: {error.strerror}") from None
+    return values_of(text, name)
+
+
+def values_of(text: bytes, name: str) -> dict[str, Any]:
+    """The values in a file's text, by option. name: of the file, for messages.
+
+    Raises InvalidArgument: not TOML, an unknown key, a bad value.
+    """
+    if len(text) > _FILE_MAX:
+        raise InvalidArgument(f"{name} is longer than {_FILE_MAX} bytes")
+    try:
+        table = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"{path or DEFAULT_FILE} is not TOML: {error}") from None
+        raise InvalidArgument(f"{name} is not TOML: {error}") from None
+    except (RecursionError, ValueError):  # nested without end, or digits without end
+        raise InvalidArgument(f"{name} is not TOML that options could be written in") from None
     values = {}
     for key, value in table.items():
-        option = _find(key, f"{path or DEFAULT_FILE}: ", str)
-        values[key] = option.convert(value, f"{path or DEFAULT_FILE}: {key}")
+        option = _find(key, f"{name}: ", str)
+        values[key] = option.convert(value, f"{name}: {key}")
     return values
 
 
@@ -416,10 +435,19 @@ def _find(name: str, where: str, written: Callable[[str], str]) -> Option:
     """The option of that name. where: begins the complaint; written: how a name looks there."""
     option = _BY_NAME.get(name)
     if option is None:
-        close = difflib.get_close_matches(name, _BY_NAME, n=1)
+        shown = name[:_SHOWN_MAX]
+        close = difflib.get_close_matches(shown, _BY_NAME, n=1)
         hint = f"; did you mean {written(close[0])}?" if close else ""
-        raise InvalidArgument(f"{where}unknown option {written(name)}{hint}")
+        raise InvalidArgument(f"{where}unknown option {written(shown)!s}{hint}")
     return option
+
+
+def _shown(value: object) -> str:
+    """A wrong value, as far as a message has room for it."""
+    try:
+        return repr(value)[:_SHOWN_MAX]
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists in lists
+        return f"this {type(value).__name__}"
 
 
 def _as_flag(name: str) -> str:
@@ -431,7 +459,7 @@ def _as_variable(name: str) -> str:
 
 
 def _suggestion(word: object, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1)
+    close = difflib.get_close_matches(str(word)[:_SHOWN_MAX], list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
