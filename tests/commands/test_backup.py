@@ -58,6 +58,7 @@ def test_verify_tells_what_it_read(client: Client) -> None:
 
     assert (report[b"ok"], report[b"rows"], report[b"problems"]) == (1, 1, [])
     assert report[b"batches"] >= 1
+    assert [name for name, size in report[b"checked"] if size] == [b"checkpoint.1", b"logfile.1"]
 
 
 def test_verify_finds_damage_under_a_running_store(world: World, client: Client) -> None:

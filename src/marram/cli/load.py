@@ -123,6 +123,7 @@ class _Client(asyncio.Protocol):
         self._sent_at_ns = 0
         self.ready: asyncio.Future[None] = loop.create_future()
         self.finished: asyncio.Future[None] = loop.create_future()
+        self.gone: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's."""
@@ -159,6 +160,12 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio's."""
         self._end(ConnectionLost(f"{self._target.address} closed the connection"))
+        self.gone.set_result(None)
+
+    async def close(self) -> None:
+        """Close the connection and wait for that."""
+        self._end(None)
+        await self.gone
 
     def _greeted(self, replies: list[Reply]) -> None:
         if replies and isinstance(replies[0], ErrorReply) and not self.ready.done():
@@ -211,11 +218,21 @@ async def _run_load(target: Target, load: Load, progress: Progress | None) -> Me
                 lambda: _Client(run, target), target.host, target.port
             )
             clients.append(client)
+        await asyncio.gather(*(client.ready for client in clients))
+        seconds = await _measure(run, clients, progress)
     except OSError as error:
         raise ConnectionLost(
             f"cannot connect to {target.address}: {error.strerror or error}"
         ) from error
-    await asyncio.gather(*(client.ready for client in clients))
+    finally:
+        await asyncio.gather(*(client.close() for client in clients))
+    if run.errors == run.done and run.errors:
+        raise ServerError(run.last_error)
+    return Measured(run.done, run.errors, seconds, array("Q", sorted(run.latencies_us)))
+
+
+async def _measure(run: _Run, clients: list[_Client], progress: Progress | None) -> float:
+    """Set the clients off and wait for them; returns the seconds it took."""
     time_ns = posix_env().monotonic_ns
     started_ns = time_ns()
     for client in clients:
@@ -227,9 +244,7 @@ async def _run_load(target: Target, load: Load, progress: Progress | None) -> Me
             progress(run.done, (time_ns() - started_ns) / 1e9)
     seconds = (time_ns() - started_ns) / 1e9
     await everything
-    if run.errors == run.done and run.errors:
-        raise ServerError(run.last_error)
-    return Measured(run.done, run.errors, seconds, array("Q", sorted(run.latencies_us)))
+    return seconds
 
 
 async def _fill(target: Target, run: _Run) -> None:

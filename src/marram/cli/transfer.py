@@ -13,8 +13,8 @@ Threading: the main thread; progress is told from it too.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
@@ -29,6 +29,8 @@ from marram.storage.dump import Row, dump_line, parse_line, read_lines
 if TYPE_CHECKING:
     from marram.client.sync import RemoteDB
     from marram.storage.db import DB
+
+Rows = Generator[Row, None, None]
 
 _BATCH_ROWS = 1000
 _BATCH_BYTES = 16 << 20  # keys and values; a batch ends early when it has this many
@@ -54,10 +56,10 @@ def dump(place: Place, only: int | None, file: str) -> None:
         told = stack.enter_context(progress.show("dump"))
         if place.directory is None:
             server = stack.enter_context(place.connect())
-            rows = _server_rows(server, only, told)
+            rows = stack.enter_context(closing(_server_rows(server, only, told)))
         else:
             db = stack.enter_context(place.open_directory())
-            rows = _store_rows(db, only, told)
+            rows = stack.enter_context(closing(_store_rows(db, only, told)))
         if file == "-":
             _write(sys.stdout.buffer, rows)
             return
@@ -103,7 +105,7 @@ def load(place: Place, no_create: bool, as_json: bool, file: str) -> None:
 # -- dump ------------------------------------------------------------------------------------------
 
 
-def _store_rows(db: DB, only: int | None, told: Callback | None) -> Iterator[Row]:
+def _store_rows(db: DB, only: int | None, told: Callback | None) -> Rows:
     store = db.store
     snapshot = store.snapshot()
     try:
@@ -114,7 +116,7 @@ def _store_rows(db: DB, only: int | None, told: Callback | None) -> Iterator[Row
         store.release(snapshot)
 
 
-def _server_rows(server: RemoteDB, only: int | None, told: Callback | None) -> Iterator[Row]:
+def _server_rows(server: RemoteDB, only: int | None, told: Callback | None) -> Rows:
     from marram.client import calls
 
     held = server.stats()["keyspaces"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +22,9 @@ from marram.cli.options import (
     whole_place_options,
 )
 from marram.cli.render import figures_lines, size_text
+
+if TYPE_CHECKING:
+    from marram.storage.verify import Report
 
 EXIT_DAMAGED = 1
 
@@ -62,19 +66,24 @@ def checkpoint(place: Place, as_json: bool) -> None:
 
 
 @click.command()
-@directory_options
+@whole_place_options
 @json_option
 @click.argument("target", type=click.Path(file_okay=False))
 def backup(place: Place, as_json: bool, target: str) -> None:
     """Copy a store into the new directory TARGET.
 
-    The copy is consistent, and a store itself. Of a store that a server has open, make one with
-    `marram dump --connect HOST:PORT | marram load --dir TARGET`.
+    The copy is consistent, and a store itself. With --connect the server makes it, beside its
+    other work, and TARGET is a name below the directory it was started with (--backup-dir).
     """
-    with place.open_directory() as db, progress.show("backup") as told:
-        position = db.backup(target, told)
+    if place.directory is None:
+        with place.connect() as server:
+            position = server.backup(target)
+    else:
+        with place.open_directory() as db, progress.show("backup") as told:
+            position = db.backup(target, told)
+        target = os.path.abspath(target)
     if as_json:
-        print_json({"ok": True, "target": os.path.abspath(target), "position": position._asdict()})
+        print_json({"ok": True, "target": target, "position": position._asdict()})
     else:
         click.echo(f"OK ({target} holds position {position})")
 
@@ -102,25 +111,19 @@ def restore(place: Place, as_json: bool, source: str) -> None:
 
 
 @click.command()
-@directory_options
+@whole_place_options
 @json_option
 def verify(place: Place, as_json: bool) -> int:
     """Read every byte of a store and check it.
 
-    The exit code is 1 where anything is wrong. Nothing is changed. The store must not be open
-    elsewhere.
+    The exit code is 1 where anything is wrong. Nothing is changed. A store that a server has open
+    is checked by the server (--connect), beside its other work.
     """
-    from marram.env import posix_env
-    from marram.errors import NotAStore
-    from marram.storage.verify import verify_directory
-
-    assert place.directory is not None
-    directory = os.path.abspath(place.directory)
-    env = posix_env()
-    if not env.exists(directory):
-        raise NotAStore(f"{place.directory} does not exist")
-    with progress.show("verify", size=True) as told:
-        report = verify_directory(env, directory, told)
+    if place.directory is None:
+        with place.connect() as server:
+            report = server.verify()
+    else:
+        report = _verify_directory(place.directory)
     if as_json:
         print_json(
             {
@@ -143,6 +146,19 @@ def verify(place: Place, as_json: bool) -> int:
         return EXIT_DAMAGED
     click.echo(f"OK ({report.rows} rows in the checkpoint, {report.batches} batches in the log)")
     return 0
+
+
+def _verify_directory(directory: str) -> Report:
+    from marram.env import posix_env
+    from marram.errors import NotAStore
+    from marram.storage.verify import verify_directory
+
+    path = os.path.abspath(directory)
+    env = posix_env()
+    if not env.exists(path):
+        raise NotAStore(f"{directory} does not exist")
+    with progress.show("verify", size=True) as told:
+        return verify_directory(env, path, told)
 
 
 def _echo_lines(lines: Iterable[str]) -> None:

@@ -33,6 +33,7 @@ from marram.client.stream import Line
 from marram.client.url import Target, parse_url
 from marram.errors import ConnectionLost, Error, InvalidArgument, NotFound
 from marram.storage.store import Position
+from marram.storage.verify import Report
 
 T = TypeVar("T")
 
@@ -238,6 +239,17 @@ class AsyncRemoteDB:
         """Have the server write its state to a new generation; returns when that is done."""
         await self._run_aside(calls.checkpoint())
 
+    async def backup(self, name: str) -> Position:
+        """Have the server copy its store to a new directory of that name, below its backup_dir.
+
+        Returns the position the copy holds. Raises ServerError: backups are off there.
+        """
+        return await self._run_aside(calls.backup(name))
+
+    async def verify(self) -> Report:
+        """Have the server read every byte of its files and check it."""
+        return await self._run_aside(calls.verify())
+
     async def sync(self) -> None:
         """Make everything written so far durable, whatever the server's durability."""
         await self._run_aside(calls.sync())
@@ -290,3 +302,4 @@ class AsyncRemoteDB:
             return await run_on(stream, call)
         finally:
             stream.close()
+            await stream.wait_closed()

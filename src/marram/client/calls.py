@@ -30,6 +30,7 @@ from marram.storage.arguments import (
     to_bytes,
 )
 from marram.storage.store import Position
+from marram.storage.verify import Report
 
 T = TypeVar("T")
 
@@ -229,6 +230,34 @@ def ping() -> Call[None]:
 def checkpoint() -> Call[None]:
     """CHECKPOINT."""
     return Call([(b"CHECKPOINT",)], read_ok, patient=True)
+
+
+def backup(name: str) -> Call[Position]:
+    """BACKUP."""
+
+    def read(replies: list[Reply]) -> Position:
+        epoch, sequence = _list(replies[0])
+        return Position(epoch, sequence)
+
+    return Call([(b"BACKUP", name.encode())], read, patient=True)
+
+
+def verify() -> Call[Report]:
+    """VERIFY."""
+
+    def read(replies: list[Reply]) -> Report:
+        fields = replies[0]
+        if not isinstance(fields, dict):
+            raise ProtocolError(f"VERIFY was answered with {fields!r}")
+        return Report(
+            checked=[(name.decode(), size) for name, size in fields[b"checked"]],
+            problems=[problem.decode("utf-8", "replace") for problem in fields[b"problems"]],
+            rows=fields[b"rows"],
+            batches=fields[b"batches"],
+            torn_tail_bytes=fields[b"torn_tail_bytes"],
+        )
+
+    return Call([(b"VERIFY",)], read, patient=True)
 
 
 def sync() -> Call[None]:

@@ -56,6 +56,7 @@ class Stream(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None  # while the server takes nothing
         self._heard_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
+        self._gone: asyncio.Future[None] = self._loop.create_future()
 
     @classmethod
     async def connect(cls, target: Target, timeout_s: float | None) -> Stream:
@@ -78,6 +79,7 @@ class Stream(asyncio.Protocol):
             check_handshake(await stream.exchange(greeting, count))
         except BaseException:
             stream.close()
+            await stream.wait_closed()
             raise
         stream.was_used = False
         return stream
@@ -115,6 +117,11 @@ class Stream(asyncio.Protocol):
         """Close the connection; what waits fails. Idempotent."""
         self._fail(ConnectionLost(f"the connection to {self._address} was closed"))
 
+    async def wait_closed(self) -> None:
+        """Return when the socket is closed, after close()."""
+        if self._transport is not None:
+            await asyncio.shield(self._gone)
+
     # -- asyncio.Protocol --------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -150,6 +157,7 @@ class Stream(asyncio.Protocol):
         """asyncio's."""
         reason = "the server closed it" if exc is None else str(exc)
         self._fail(ConnectionLost(f"the connection to {self._address} broke: {reason}"))
+        self._gone.set_result(None)
 
     def pause_writing(self) -> None:
         """asyncio's (S4)."""
@@ -265,6 +273,7 @@ class Line:
         for stream in (self._stream, *self._more):
             if stream is not None:
                 stream.close()
+                await stream.wait_closed()
 
     def check(self) -> None:
         """Raises Closed."""

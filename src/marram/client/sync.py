@@ -27,6 +27,7 @@ from marram.errors import ConnectionLost, InvalidArgument, NotFound, OutcomeUnkn
 from marram.protocol.resp_client import encode_command
 from marram.storage.arguments import to_bytes
 from marram.storage.store import Position
+from marram.storage.verify import Report
 
 T = TypeVar("T")
 
@@ -291,6 +292,17 @@ class RemoteDB(MutableMapping[bytes, bytes]):
     def checkpoint(self) -> None:
         """Have the server write its state to a new generation; returns when that is done."""
         self.run(calls.checkpoint())
+
+    def backup(self, name: str) -> Position:
+        """Have the server copy its store to a new directory of that name, below its backup_dir.
+
+        Returns the position the copy holds. Raises ServerError: backups are off there.
+        """
+        return self.run(calls.backup(name))
+
+    def verify(self) -> Report:
+        """Have the server read every byte of its files and check it."""
+        return self.run(calls.verify())
 
     def sync(self) -> None:
         """Make everything written so far durable, whatever the server's durability."""

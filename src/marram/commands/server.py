@@ -109,11 +109,11 @@ def _verify(context: Context, args: Args) -> Reply:
 def _report(report: Report) -> Reply:
     return {
         b"ok": int(report.ok),
-        b"files": len(report.checked),
-        b"bytes": sum(size for _, size in report.checked),
+        b"problems": [problem.encode() for problem in report.problems],
+        b"checked": [[name.encode(), size] for name, size in report.checked],
         b"rows": report.rows,
         b"batches": report.batches,
-        b"problems": [problem.encode() for problem in report.problems],
+        b"torn_tail_bytes": report.torn_tail_bytes,
     }
 
 

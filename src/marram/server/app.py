@@ -182,10 +182,9 @@ class Server:
         self.node.on_shutdown = self._shut_down
         self._committer = Committer(self.store, self.env, loop)
         self.clients = Clients(self.node, self._committer, config, loop)
-        limits = _resp_limits(config)
         max_frame = config.max_key_bytes + config.max_value_bytes + _FRAME_FIELDS_BYTES
         factories: dict[str, Callable[[], asyncio.Protocol]] = {
-            "resp": lambda: RespConnection(self.clients, limits),
+            "resp": lambda: RespConnection(self.clients, _resp_limits(settings)),
             "frame": lambda: FrameConnection(self.clients, max_frame, self.figures),
         }
         for name, factory in factories.items():
@@ -362,7 +361,7 @@ def _settings(config: ServerConfig, password: str, env: Env) -> Settings:
         tcp_keepalive_s=config.tcp_keepalive_s,
         slowlog_us=config.slowlog_us,
         slowlog_entries=config.slowlog_entries,
-        max_bulk_bytes=config.max_value_bytes,
+        max_bulk_bytes=max(config.max_value_bytes, config.max_key_bytes),
         max_request_bytes=config.max_request_bytes,
         normal_output=OutputLimit(config.output_limit_bytes),
         pubsub_output=OutputLimit(
@@ -373,10 +372,10 @@ def _settings(config: ServerConfig, password: str, env: Env) -> Settings:
     )
 
 
-def _resp_limits(config: ServerConfig) -> RespLimits:
+def _resp_limits(settings: Settings) -> RespLimits:
+    """As they are now: CONFIG SET changes them for connections to come."""
     return RespLimits(
-        max_bulk_bytes=max(config.max_value_bytes, config.max_key_bytes),
-        max_buffer_bytes=config.max_request_bytes,
+        max_bulk_bytes=settings.max_bulk_bytes, max_buffer_bytes=settings.max_request_bytes
     )
 
 
