@@ -119,7 +119,7 @@ def test_v5_a_directory_of_other_files_is_never_made_a_store(tmp_path: pathlib.P
 
 def test_a_file_is_no_directory(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(NotAStore, match="is not a directory"):
         marram.open(tmp_path / "file")
 
 

@@ -307,7 +307,10 @@ def _install_signals(server: Server) -> None:
 
 
 def _complain(error: Exception, code: int) -> int:
-    text = logs.one_line(str(error) or type(error).__name__)
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    text = logs.one_line(text)
     print(f"marram: {text}", file=sys.stderr, flush=True)
     return code
 

@@ -104,14 +104,7 @@ class Store:
 
         Raises Locked, NotAStore, Corruption, UnsupportedFormat, OSError.
         """
-        if not env.exists(directory):
-            if not options.create:
-                raise NotAStore(f"{directory} does not exist")
-            _make_directory(env, directory)
-        elif not options.create and layout.VERSION not in env.list_dir(directory):
-            raise NotAStore(f"{directory} holds no store")
-        else:
-            recovery.is_store(env, directory)  # refuse a foreign directory before LOCK is made
+        _prepare_directory(env, directory, options)
         lock = DirectoryLock.acquire(env, directory)
         try:
             if not recovery.is_store(env, directory):
@@ -550,6 +543,24 @@ def _mark(group: Group, changes: list[Change]) -> None:
             group.everything = True
         else:
             group.keys.add(change[2])
+
+
+def _prepare_directory(env: Env, directory: str, options: Options) -> None:
+    """Make the directory where it is missing and that is wanted; leave a foreign one untouched.
+
+    Raises NotAStore, OSError.
+    """
+    if not env.exists(directory):
+        if not options.create:
+            raise NotAStore(f"{directory} does not exist")
+        _make_directory(env, directory)
+        return
+    try:
+        holds_store = recovery.is_store(env, directory)  # before LOCK is made in it
+    except NotADirectoryError:
+        raise NotAStore(f"{directory} is not a directory") from None
+    if not holds_store and not options.create:
+        raise NotAStore(f"{directory} holds no store")
 
 
 def _make_directory(env: Env, directory: str) -> None:
