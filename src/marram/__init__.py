@@ -40,11 +40,15 @@ from marram.errors import (
 )
 
 if TYPE_CHECKING:
+    from marram.client.aio import AsyncRemoteDB as AsyncRemoteDB
     from marram.client.aio import connect_async as connect_async
+    from marram.client.local_aio import AsyncDB as AsyncDB
     from marram.client.local_aio import open_async as open_async
+    from marram.client.sync import RemoteDB as RemoteDB
     from marram.client.sync import connect as connect
     from marram.storage.db import DB as DB
     from marram.storage.db import open_db as open
+    from marram.storage.entry import WrongType as WrongType
     from marram.storage.options import Options as Options
     from marram.storage.snapshot import Snapshot as Snapshot
     from marram.storage.store import Position as Position
@@ -61,6 +65,10 @@ _LAZY = {
     "Transaction": ("marram.storage.transaction", "Transaction"),
     "Options": ("marram.storage.options", "Options"),
     "Position": ("marram.storage.store", "Position"),
+    "WrongType": ("marram.storage.entry", "WrongType"),
+    "RemoteDB": ("marram.client.sync", "RemoteDB"),
+    "AsyncRemoteDB": ("marram.client.aio", "AsyncRemoteDB"),
+    "AsyncDB": ("marram.client.local_aio", "AsyncDB"),
     "connect": ("marram.client.sync", "connect"),
     "connect_async": ("marram.client.aio", "connect_async"),
     "open_async": ("marram.client.local_aio", "open_async"),
@@ -68,6 +76,8 @@ _LAZY = {
 
 __all__ = [
     "DB",
+    "AsyncDB",
+    "AsyncRemoteDB",
     "Batch",
     "Closed",
     "Conflict",
@@ -86,12 +96,14 @@ __all__ = [
     "Position",
     "ProtocolError",
     "ReadOnly",
+    "RemoteDB",
     "ServerError",
     "Snapshot",
     "StoreFailed",
     "StoreFull",
     "Transaction",
     "UnsupportedFormat",
+    "WrongType",
     "__version__",
     "connect",
     "connect_async",

@@ -114,7 +114,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(cli, arguments, message):
         (["dump", "--dir", "{}/none"], "none does not exist"),
         (["restore", "--dir", "{}/new", "{}/none"], "holds no store"),
         (["load", "--dir", "{}/new", "{}/none"], "No such file"),
-        (["get", "--dir", "{}/other", "k"], "holds no store"),
+        (["get", "--dir", "{}/other", "k"], "no store"),
         (["put", "--dir", "{}/file", "k", "v"], "file"),
         (["get", "--connect", "127.0.0.1:1", "k"], "cannot connect to 127.0.0.1:1"),
         (["shell", "--connect", "127.0.0.1:1", "-c", "PING"], "cannot connect"),

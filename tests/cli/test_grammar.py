@@ -41,6 +41,8 @@ def after(args: tuple[Arg, ...], line: str) -> tuple[list[str], bool]:
         ((KEY, optional(word("NX")), optional(EX)), "k EX 5 NX", ["NX", "EX"], True),
         ((one_of("what", word("A"), word("B")),), "", ["A", "B"], False),
         ((one_of("what", word("A"), EX),), "EX", ["seconds"], False),
+        ((one_of("what", EX, Arg("free")),), "EX", ["seconds"], False),
+        ((one_of("what", EX, Arg("free")),), "other", [], True),
         ((optional(one_of("what", word("A"), EX)),), "a", [], True),
         ((KEY, LIMIT), "k LIMIT", ["offset"], False),
         ((KEY, LIMIT), "k LIMIT 1", ["count"], False),

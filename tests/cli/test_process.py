@@ -79,6 +79,18 @@ def test_the_exit_codes_reach_the_shell(tmp_path):
     assert (done.code, done.out, done.err) == (0, b"OK\n1\n", b"")
 
 
+def test_what_the_locale_cannot_write_is_escaped(tmp_path):
+    process("put", "--dir", tmp_path / "d", "ü", "☃\x9b")
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = process("scan", "--dir", tmp_path / "d", **ascii_only)
+    assert (done.code, done.out, done.err) == (0, b'\\xfc\t"\\u2603\\xc2\\x9b"\n', b"")
+    done = process("scan", "--dir", tmp_path / "d", "--json", **ascii_only)
+    assert done.out == '{"key": "ü", "value": "☃\\u009b"}\n'.encode()
+    latin = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = process("shell", "--dir", tmp_path / "d", "-c", "GET ü", **latin)
+    assert (done.code, done.out, done.err) == (0, b'"\\u2603\\xc2\\x9b"\n', b"")
+
+
 def test_a_reader_that_stops_reading_is_no_error_message(tmp_path):
     with marram.open(tmp_path / "d") as db:
         db.put_many({b"%06d" % number: b"v" * 100 for number in range(20_000)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from typing import Any
@@ -11,6 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import marram
+from marram.client import aio_views, local_aio, views
+from marram.client.aio import AsyncRemoteDB
+from marram.client.local_aio import AsyncDB
+from marram.client.sync import RemoteDB
 from tests.client.faces import FACES, opened
 from tests.server.serving import DEADLINE_S
 
@@ -634,3 +639,40 @@ def check_mapping(db: Any) -> None:
         with pytest.raises(marram.NotFound):
             t[b"b"]
     assert list(db) == [b"c"]
+
+
+# -- the faces side by side ------------------------------------------------------------------------
+
+OF_THE_DIRECTORY = {"store", "number", "commit"}
+"""What only makes sense where the store is in this process."""
+SYNC_ONLY = {"keys", "values", "items", "update"}
+"""What a mapping has; the asynchronous faces are none."""
+
+
+def methods(kind: type) -> dict[str, Any]:
+    return {
+        name: inspect.signature(member).parameters
+        for name, member in inspect.getmembers(kind)
+        if not name.startswith("_") and callable(member)
+    }
+
+
+@pytest.mark.parametrize("other", [RemoteDB, AsyncDB, AsyncRemoteDB])
+def test_every_face_has_the_methods_of_the_embedded_store(other):
+    wanted = methods(marram.DB)
+    found = methods(other)
+    missing = set(wanted) - set(found) - OF_THE_DIRECTORY
+    assert missing == (set() if other is RemoteDB else SYNC_ONLY)
+    for name in set(wanted) & set(found) - {"backup", "verify", "checkpoint"}:
+        assert list(found[name]) == list(wanted[name]), name
+
+
+@pytest.mark.parametrize("name", ["Batch", "Snapshot", "Transaction"])
+def test_what_the_faces_hand_out_has_the_same_methods(name):
+    wanted = methods(getattr(marram, name)) if hasattr(marram, name) else {}
+    for module, prefix in ((views, "Remote"), (local_aio, "Async"), (aio_views, "AsyncRemote")):
+        found = methods(getattr(module, prefix + name))
+        missing = set(wanted) - set(found) - {"scan_chunks", "entries", "pin"}
+        assert not missing, (prefix, missing)
+        for method in set(wanted) & set(found):
+            assert list(found[method]) == list(wanted[method]), method

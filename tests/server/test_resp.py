@@ -19,6 +19,7 @@ from marram.server.connection import (
     HELD_HIGH_BYTES,
     OUT_HIGH_BYTES,
     WRITE_HIGH_BYTES,
+    Clients,
     Connection,
 )
 from tests.server.serving import Client, GatedEnv, Running, serving, wire
@@ -377,6 +378,59 @@ def test_before_login_requests_are_small(tmp_path: Path, request_: bytes, messag
     with serving(tmp_path, password="sesame") as running, running.connect() as client:
         client.send(request_)
         assert client.rest() == f"-ERR Protocol error: {message}\r\n".encode()
+
+
+def test_a_crowd_of_slow_senders_does_not_stop_a_good_client(running: Running) -> None:
+    crowd = [running.connect() for _ in range(300)]
+    request = wire(b"SET", b"k", b"v")
+    with running.connect() as good:
+        for at in range(8):
+            for client in crowd:
+                client.send(request[at : at + 1])
+            assert good.ask(b"PING") == Simple("PONG")
+        assert running.call(lambda server: len(server.clients.connections)) == 301
+    for client in crowd:
+        client.socket.close()
+
+
+def test_before_login_refusals_that_nobody_reads_cost_bounded_memory(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, password="sesame") as running,
+        Client(running.address(), small_buffers=True) as client,
+        running.connect() as other,
+    ):
+        sender = threading.Thread(target=client.send, args=(wire(b"GET", b"k") * 200_000,))
+        sender.start()
+        for _ in range(20):
+            assert other.ask(b"PING").code == "NOAUTH"
+        assert running.call(unsent_bytes) <= WRITE_HIGH_BYTES + OUT_HIGH_BYTES
+        assert {reply.code for reply in client.replies(200_000)} == {"NOAUTH"}
+        sender.join()
+
+
+def test_config_set_bounds_the_requests_of_connections_to_come(running: Running) -> None:
+    with running.connect() as before:
+        before.ask(b"CONFIG", b"SET", b"proto-max-bulk-len", b"1048576")
+        with running.connect() as after:
+            assert after.ask(b"SET", b"k", bytes(MIB)) == OK
+            after.command(b"SET", b"k", bytes(MIB + 1))
+            assert after.rest() == b"-ERR Protocol error: invalid bulk length\r\n"
+
+
+@pytest.mark.parametrize("count", [1, 3, 10, 25, 101])
+def test_every_connection_is_looked_at_once_a_second(count: int) -> None:
+    class Looked:
+        times = 0
+
+        def tick(self) -> None:
+            self.times += 1
+
+    clients = Clients(*[None] * 4)  # type: ignore[arg-type]
+    clients.connections = {Looked() for _ in range(count)}  # type: ignore[misc]
+    for second in range(1, 4):
+        for _ in range(10):
+            clients.tick()
+        assert {connection.times for connection in clients.connections} == {second}  # type: ignore[attr-defined]
 
 
 # -- endings ---------------------------------------------------------------------------------------

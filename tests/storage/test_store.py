@@ -417,6 +417,14 @@ def test_a_closed_handle_says_so_everywhere(tmp_path: pathlib.Path) -> None:
     snapshot.close()
 
 
+def test_a_snapshot_may_be_let_go_after_the_store(tmp_path: pathlib.Path) -> None:
+    store = open_store(MemoryEnv())
+    snapshot = store.snapshot()
+    store.close()
+    store.release(snapshot)
+    assert store.closed is Closed
+
+
 def test_positions_compare_in_commit_order() -> None:
     assert Position(1, 9) < Position(1, 10) < Position(2, 1)
     assert str(Position(1, 9)) == "1-9"

@@ -88,7 +88,8 @@ def suggest(line: str, keys: Iterable[bytes]) -> list[Suggestion]:
         if leaf.token is not None:
             if leaf.token.startswith(typed.current.upper()):
                 text = _in_case_of(typed.current, leaf.token)
-                suggestions.append(Suggestion(text, typed.start, leaf.arg.name))
+                about = "" if leaf.arg.type == "pure-token" else leaf.arg.name
+                suggestions.append(Suggestion(text, typed.start, about))
         elif leaf.arg.type == "key":
             suggestions += _keys(typed, keys)
         elif found.topic.name == "HELP":

@@ -7,6 +7,7 @@ Threading: the main thread.
 
 from __future__ import annotations
 
+import io
 import sys
 
 # What the extras bring, by the name that an import fails with.
@@ -22,6 +23,10 @@ _EXTRAS = {
 
 def main() -> None:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A key that the locale cannot write is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
     try:
         from marram.cli.app import run
     except ModuleNotFoundError as error:

@@ -153,7 +153,9 @@ def scan(
                     {k: v for k, v in record.items() if k.startswith("key") or not keys_only}
                 )
             else:
-                click.echo(shown(key) if keys_only else f"{shown(key)}\t{shown(value)}")
+                # Not click.echo(), which flushes every line.
+                line = shown(key) if keys_only else f"{shown(key)}\t{shown(value)}"
+                sys.stdout.write(line + "\n")
 
 
 def _record(key: bytes, value: bytes) -> dict[str, str]:

@@ -8,7 +8,6 @@ Threading: the main thread.
 from __future__ import annotations
 
 import binascii
-import json
 import os
 import sys
 from base64 import b64decode, b64encode
@@ -199,8 +198,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    """One line of JSON on stdout, in UTF-8 whatever the locale."""
+    from marram.storage.dump import json_text
+
+    write_bytes(json_text(value).encode() + b"\n")
 
 
 def write_bytes(data: bytes) -> None:

@@ -13,6 +13,7 @@ Threading: the shell's thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from textwrap import wrap
 from typing import Protocol
 
 from marram.cli.backends import Backend
@@ -49,6 +50,7 @@ NOT_FOUND = "key not found"
 _LISTENING = frozenset(("SUBSCRIBE", "PSUBSCRIBE", "MONITOR"))
 _LISTS_KEYS = frozenset(("KEYS", "SCAN", "RANDOMKEY"))
 _PAGE_ROWS = 1000
+_HELP_COLUMNS = 98
 
 
 class Printer(Protocol):
@@ -311,5 +313,6 @@ def _overview() -> list[str]:
             groups.setdefault(topic.group, []).append(topic.name)
     lines.append("")
     for group, names in groups.items():
-        lines.append(f"  {group}: {' '.join(names)}")
+        text = f"{group}: {' '.join(names)}"
+        lines += wrap(text, _HELP_COLUMNS, initial_indent="  ", subsequent_indent="    ")
     return [*lines, "", '  HELP command or HELP group says more. Quotes: "a b", \'a b\', "\\xff".']

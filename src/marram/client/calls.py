@@ -236,8 +236,7 @@ def backup(name: str) -> Call[Position]:
     """BACKUP."""
 
     def read(replies: list[Reply]) -> Position:
-        epoch, sequence = _list(replies[0])
-        return Position(epoch, sequence)
+        return _position(replies[0])
 
     return Call([(b"BACKUP", name.encode())], read, patient=True)
 
@@ -248,13 +247,17 @@ def verify() -> Call[Report]:
     def read(replies: list[Reply]) -> Report:
         fields = replies[0]
         if not isinstance(fields, dict):
-            raise ProtocolError(f"VERIFY was answered with {fields!r}")
+            raise _unexpected(fields, "a map")
+        checked = [_fields(file, 2) for file in _list(fields.get(b"checked"))]
+        problems = [_bytes(problem) for problem in _list(fields.get(b"problems"))]
         return Report(
-            checked=[(name.decode(), size) for name, size in fields[b"checked"]],
-            problems=[problem.decode("utf-8", "replace") for problem in fields[b"problems"]],
-            rows=fields[b"rows"],
-            batches=fields[b"batches"],
-            torn_tail_bytes=fields[b"torn_tail_bytes"],
+            checked=[
+                (_bytes(name).decode("utf-8", "replace"), _int(size)) for name, size in checked
+            ],
+            problems=[problem.decode("utf-8", "replace") for problem in problems],
+            rows=_int(fields.get(b"rows")),
+            batches=_int(fields.get(b"batches")),
+            torn_tail_bytes=_int(fields.get(b"torn_tail_bytes")),
         )
 
     return Call([(b"VERIFY",)], read, patient=True)
@@ -285,8 +288,10 @@ def time_ms() -> Call[int]:
     """TIME: the store's clock, ms since 1970."""
 
     def read(replies: list[Reply]) -> int:
-        seconds, microseconds = (int(_bytes(part)) for part in _list(replies[0]))
-        return seconds * 1000 + microseconds // 1000
+        parts = [_bytes(part) for part in _fields(replies[0], 2)]
+        if not all(part.isdigit() and len(part) < 20 for part in parts):
+            raise ProtocolError(f"the server's time is {parts!r}")
+        return int(parts[0]) * 1000 + int(parts[1]) // 1000
 
     return Call([(b"TIME",)], read)
 
@@ -312,9 +317,8 @@ def open_snapshot() -> Call[Opened]:
     """SNAPSHOT OPEN."""
 
     def read(replies: list[Reply]) -> Opened:
-        number, place = _list(replies[0])
-        epoch, sequence = _list(place)
-        return Opened(b"%d" % _int(number), Position(_int(epoch), _int(sequence)))
+        number, place = _fields(replies[0], 2)
+        return Opened(b"%d" % _int(number), _position(place))
 
     return Call([(b"SNAPSHOT", b"OPEN")], read)
 
@@ -349,8 +353,10 @@ def snapshot_scan(
         command.append(b"REV")
 
     def read(replies: list[Reply]) -> Slice:
-        onward, flat = _list(replies[0])
+        onward, flat = _fields(replies[0], 2)
         items = [_bytes(item) for item in _list(flat)]
+        if len(items) % 2:
+            raise ProtocolError("a slice ends with a key that has no value")
         rows = list(zip(items[::2], items[1::2], strict=True))
         return Slice(_optional_bytes(onward), rows)
 
@@ -546,6 +552,18 @@ def _list(reply: Reply) -> list[Any]:
     if isinstance(reply, list):
         return reply
     raise _unexpected(reply, "a list")
+
+
+def _fields(reply: Reply, count: int) -> list[Any]:
+    fields = _list(reply)
+    if len(fields) != count:
+        raise ProtocolError(f"the server sent {len(fields)} fields where {count} belong")
+    return fields
+
+
+def _position(reply: Reply) -> Position:
+    epoch, sequence = _fields(reply, 2)
+    return Position(_int(epoch), _int(sequence))
 
 
 def _unexpected(reply: Reply, wanted: str) -> Error:

@@ -83,8 +83,8 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
 def _keyspace_figures(text: str) -> dict[str, int]:
     """ "keys=3,expires=1,..." as figures."""
     parts = dict(part.partition("=")[::2] for part in text.split(","))
-    keys, volatile = parts.get("keys", "0"), parts.get("expires", "0")
-    return {"keys": int(keys), "volatile_keys": int(volatile)}
+    found = {"keys": parts.get("keys", ""), "volatile_keys": parts.get("expires", "")}
+    return {name: int(text) if _INTEGER.fullmatch(text) else 0 for name, text in found.items()}
 
 
 def _number(text: str) -> int | float | str:

@@ -9,10 +9,12 @@ Owns sockets and the event loop; not what a command does (marram.commands), not 
     connection.py  one client connection: order of replies, back-pressure, limits
     resp.py        RESP on a connection
     frames.py      the framed protocol on a connection
-    http.py        HTTP + JSON, with http_json.py (bodies), http_wire.py (the socket side)
+    http.py        HTTP + JSON: routes and answers; http_json.py bodies, http_query.py targets,
+                   http_access.py who may ask, http_wire.py uvicorn with limits
     openapi.py     the OpenAPI document, from http.py's table of routes
     metrics.py     Prometheus
     logs.py        log lines for people and for machines
+    screen.py      what a person sees who starts it on a terminal
 
 Threading: everything runs on one event loop; commit.py has one thread for syncs.
 """

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ REPEATS_MAX: Final = 20
 
 _SHOWN_BYTES: Final = 64
 _REMEMBERED_MAX: Final = 1000  # different events in a second
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e]")
 
 
 def event(logger: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
@@ -159,4 +157,10 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _escape(text: str) -> str:
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    """Printable characters as they are; escapes for all else: controls, marks that turn text."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )

@@ -68,8 +68,12 @@ def dump_line(row: Row) -> bytes:
         if type_ not in _TYPES:
             raise InvalidArgument(f"values of type {type_} have no text form")
         record["type"] = _TYPES[type_]
-    text = json.dumps(record, ensure_ascii=False)
-    return _CONTROLS.sub(_escape, text).encode() + b"\n"
+    return json_text(record).encode() + b"\n"
+
+
+def json_text(value: Any) -> str:
+    """A value as one line of JSON that holds no control character, so that it can be shown (J3)."""
+    return _CONTROLS.sub(_escape, json.dumps(value, ensure_ascii=False))
 
 
 def parse_line(line: bytes, number: int) -> Row:

@@ -188,6 +188,8 @@ class Store:
         A snapshot may be dropped by the garbage collector, in the middle of anything, even of a
         section that holds the lock. So where the lock is taken, the next writer unpins it.
         """
+        if self.closed is not None:
+            return  # everything it pinned is gone
         self._dropped.append(snapshot)
         if self.lock.acquire(blocking=False):
             try:
