@@ -34,7 +34,7 @@ from marram.coding.batch import (
 )
 from marram.env.api import Env
 from marram.errors import Closed, Forked, NotAStore, StoreFull
-from marram.storage import layout, recovery
+from marram.storage import recovery
 from marram.storage.clock import StoreClock
 from marram.storage.commit import CommitQueue, Group
 from marram.storage.entry import is_expired
