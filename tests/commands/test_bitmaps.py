@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marram.coding.batch import patch, put
+from marram.commands.bitfield import bitfield
+from marram.commands.spec import Outcome
 from marram.commands.values import MAX_STRING_BYTES
 from marram.protocol.replies import ErrorReply
 from tests.differential.inprocess import InProcess
@@ -272,3 +274,13 @@ def test_bitfield_ro_only_reads(server: InProcess) -> None:
 def test_bad_field_types_are_refused(server: InProcess, type_: bytes) -> None:
     reply = server.ask(b"BITFIELD", b"k", b"GET", type_, b"0")
     assert reply.text.startswith("ERR Invalid bitfield type.")
+
+
+def test_a_bitfield_that_changes_nothing_is_no_write(server: InProcess) -> None:
+    server.ask(b"SET", b"k", b"\x10")
+    for words in ([b"SET", b"u1", b"3", b"1"], [b"INCRBY", b"u1", b"3", b"2"]):
+        view = server.view
+        view.begin(server.now_ms)
+        assert bitfield(view, [b"BITFIELD", b"k", *words]) == [1]
+    grown = bitfield(server.view, [b"BITFIELD", b"k", b"INCRBY", b"u2", b"100", b"0"])
+    assert isinstance(grown, Outcome), "it grew the string, which is a write"

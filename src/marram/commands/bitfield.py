@@ -172,6 +172,8 @@ def _run(
     after = _fitted(wanted, field, operation.overflow)
     if after is None:
         return None, None
+    if after == before:
+        return before, None  # as in Redis: what changes nothing is no write, for WATCH either
     start = field.offset >> 3
     size = field.last_byte + 1 - start
     shift = (field.last_byte + 1) * 8 - field.offset - field.width
