@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 
+import pytest
+
+from marram.coding.checksum import crc32
 from marram.env.memory import MemoryEnv
+from marram.errors import UnsupportedFormat
 from marram.storage.sstable.block import encode_index, encode_map, encode_rows, stored_key
 from marram.storage.sstable.format import (
     DATA,
     DIRECTORY,
     INDEX,
     PROPERTIES,
+    Compressor,
     Handle,
     Place,
+    load_zstd,
     pack_footer,
     pack_handle,
     pack_header,
     seal_block,
 )
+from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.reader import Table
 from marram.storage.sstable.writer import Row, TableInfo, TableOptions, TableWriter
 
@@ -27,11 +35,25 @@ PLACE = Place(NUMBER, STORE_ID)
 PATH = "/db/7.sst"
 
 
+def have_zstd() -> bool:
+    """Whether blocks can be compressed with zstd here."""
+    try:
+        load_zstd()
+    except UnsupportedFormat:
+        return False
+    return True
+
+
+needs_zstd = pytest.mark.skipif(not have_zstd(), reason="no zstd in this Python, nor the package")
+ZSTD = pytest.param("zstd", marks=needs_zstd)
+
+
 def make_table(
     rows: Sequence[Row],
     sequences: Sequence[int] | None = None,
     properties: Mapping[str, int | bytes] | None = None,
     place: Place = PLACE,
+    ranges: Iterable[RangeDeletion] = (),
     **options: int | str,
 ) -> tuple[bytes, TableInfo]:
     """A table's bytes, and what finish() said of it. options: of TableOptions."""
@@ -40,7 +62,7 @@ def make_table(
     file = env.open(PATH, write=True, create=True)
     writer = TableWriter(file, *place, TableOptions(**options))  # type: ignore[arg-type]
     writer.add_many(rows, sequences)
-    info = writer.finish(properties or {})
+    info = writer.finish(properties or {}, ranges)
     return env.contents(PATH), info
 
 
@@ -53,11 +75,7 @@ def open_table(data: bytes, place: Place = PLACE, *, verify: bool = False) -> Ta
 
 def read_all(table: Table, *, reverse: bool = False) -> list[tuple[Row, int]]:
     """Every row with its sequence number."""
-    return [
-        pair
-        for rows, sequences in table.versions(reverse=reverse)
-        for pair in zip(rows, sequences, strict=True)
-    ]
+    return [(row[:5], row[5]) for rows in table.versions(reverse=reverse) for row in rows]
 
 
 def handles_of(data: bytes) -> list[Handle]:
@@ -68,6 +86,15 @@ def handles_of(data: bytes) -> list[Handle]:
         blocks.append(Handle(at, size))
         at += size
     return blocks
+
+
+def sealed(
+    kind: int, compression: int, raw_size: int, body: bytes, stored_size: int | None = None
+) -> memoryview:
+    """A block with a right checksum, seed 5."""
+    stored_size = len(body) if stored_size is None else stored_size
+    block = struct.pack("<BBII", kind, compression, stored_size, raw_size) + body
+    return memoryview(block + struct.pack("<I", crc32(block, 5)))
 
 
 class Forgery:
@@ -81,8 +108,8 @@ class Forgery:
         self.properties: dict[str, int | bytes] = {}
         self.handles: dict[str, Handle] = {}
 
-    def block(self, kind: int, *payload: bytes, zlib_level: int = 0) -> Handle:
-        parts = seal_block(kind, payload, PLACE, len(self.data), zlib_level)
+    def block(self, kind: int, *payload: bytes, packer: Compressor | None = None) -> Handle:
+        parts = seal_block(kind, payload, PLACE, len(self.data), packer)
         handle = Handle(len(self.data), sum(map(len, parts)))
         self.data += b"".join(parts)
         return handle

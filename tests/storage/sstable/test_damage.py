@@ -24,15 +24,17 @@ from marram.storage.sstable.block import (
     encode_index,
     encode_map,
     encode_rows,
-    stored_key,
 )
+from marram.storage.sstable.filter import Filter, FilterBuilder
 from marram.storage.sstable.format import (
     DATA,
     DIRECTORY,
+    FILTER,
     FOOTER_SIZE,
     HEADER_SIZE,
     INDEX,
     PROPERTIES,
+    RANGES,
     Handle,
     Place,
     check_header,
@@ -42,6 +44,7 @@ from marram.storage.sstable.format import (
     unpack_footer,
     unseal_block,
 )
+from marram.storage.sstable.ranges import RangeDeletion, decode_ranges, encode_ranges
 from marram.storage.sstable.reader import Table
 from marram.storage.sstable.writer import Row
 from tests.storage.sstable.tables import (
@@ -49,11 +52,13 @@ from tests.storage.sstable.tables import (
     PATH,
     PLACE,
     STORE_ID,
+    ZSTD,
     Forgery,
     handles_of,
     make_table,
     open_table,
     read_all,
+    sealed,
 )
 
 ROWS: list[Row] = [
@@ -66,13 +71,22 @@ ROWS: list[Row] = [
 ]
 SEQUENCES = [8, 3, 5, 1, 9, 2]
 MODEL = list(zip(ROWS, SEQUENCES, strict=True))
+DELETIONS = (
+    RangeDeletion(0, b"", b"orange", 7),
+    RangeDeletion(3, b"fig", None, 6),
+    RangeDeletion(3, b"fig", b"figs", 4),
+)
 
 FUZZ_INPUTS = int(os.environ.get("MARRAM_FUZZ_INPUTS", "200000"))
 """How many mutated inputs the fuzz test tries; more on request."""
 
 
-def small_table(compression: str = "none") -> bytes:
-    return make_table(ROWS, SEQUENCES, {"epoch": 3}, compression=compression, block_bytes=64)[0]
+def small_table(compression: str = "none", place: Place = PLACE) -> bytes:
+    """A table with every kind of block."""
+    return make_table(
+        ROWS, SEQUENCES, {"epoch": 3}, place, DELETIONS,
+        compression=compression, block_bytes=64, filter_bits_per_key=10,
+    )[0]  # fmt: skip
 
 
 def refusal(data: bytes, place: Place = PLACE) -> Corruption:
@@ -88,11 +102,16 @@ def refusal(data: bytes, place: Place = PLACE) -> Corruption:
 # -- accidents ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compression", ["none", "zlib"])
+@pytest.mark.parametrize("compression", ["none", "zlib", ZSTD])
 def test_r1_every_flipped_bit_is_found_without_verify(compression: str) -> None:
     data = small_table(compression)
     starts = [0, *(handle.offset for handle in handles_of(data)), len(data) - FOOTER_SIZE]
-    assert read_all(open_table(data)) == MODEL
+    table = open_table(data, verify=True)
+    assert read_all(table) == MODEL
+    assert table.ranges == DELETIONS
+    assert {data[handle.offset] for handle in handles_of(data)} == {
+        DATA, INDEX, PROPERTIES, DIRECTORY, FILTER, RANGES,
+    }  # fmt: skip
 
     for at, bit in itertools.product(range(len(data)), range(8)):
         flipped = bytearray(data)
@@ -122,8 +141,9 @@ def test_r2_every_truncation_and_every_addition_is_found() -> None:
     refusal(bytes(len(data)))
 
 
-def test_damage_costs_no_memory() -> None:
-    data = small_table("zlib")
+@pytest.mark.parametrize("compression", ["zlib", ZSTD])
+def test_damage_costs_no_memory(compression: str) -> None:
+    data = small_table(compression)
     tracemalloc.start()
     try:
         for at in range(len(data)):
@@ -157,7 +177,7 @@ def test_t1_exchanged_blocks_are_found() -> None:
 def test_t1_a_block_of_another_file_or_store_is_found() -> None:
     data = small_table()
     for place in (Place(NUMBER + 1, STORE_ID), Place(NUMBER, b"another store id")):
-        other, _ = make_table(ROWS, SEQUENCES, {"epoch": 3}, place, block_bytes=64)
+        other = small_table(place=place)
         assert read_all(open_table(other, place)) == MODEL
         for handle in [*handles_of(data), Handle(len(data) - FOOTER_SIZE, FOOTER_SIZE)]:
             refusal(
@@ -207,6 +227,19 @@ def test_garbage_is_refused() -> None:
         directory = Handle(HEADER_SIZE, size)
         if size >= 14:
             refusal(header + garbage + pack_footer(directory, PLACE))
+
+
+@pytest.mark.parametrize("name", ["filter", "ranges"])
+def test_a_damaged_filter_or_ranges_block_is_found_when_the_table_is_opened(name: str) -> None:
+    data = small_table()
+    kind = {"filter": FILTER, "ranges": RANGES}[name]
+    (handle,) = (handle for handle in handles_of(data) if data[handle.offset] == kind)
+    for at in range(handle.offset, handle.stop):
+        damaged = bytearray(data)
+        damaged[at] ^= 0x10
+        with pytest.raises(Corruption) as caught:
+            open_table(bytes(damaged))
+        assert caught.value.offset == handle.offset
 
 
 # -- forgeries: all checksums are right ----------------------------------------------------------
@@ -285,6 +318,32 @@ def named_block_over_the_data(forgery: Forgery) -> None:
     forgery.handles["more"] = Handle(HEADER_SIZE, forgery.handles["index"].offset - HEADER_SIZE)
 
 
+def small_filter(*keys: bytes) -> bytes:
+    builder = FilterBuilder()
+    builder.add(0, keys, distinct=True)
+    return builder.encode(10, 2**32)
+
+
+def named_block(name: str, kind: int, *payload: bytes) -> Callable[[Forgery], None]:
+    def change(forgery: Forgery) -> None:
+        forgery.named()
+        forgery.handles[name] = forgery.block(kind, *payload)
+
+    return change
+
+
+def deletion(
+    keyspace: int, flags: int, start: bytes, stop: bytes, sequence: int, *, start_size: int = -1
+) -> bytes:
+    size = len(start) if start_size < 0 else start_size
+    return struct.pack("<BBIIQ", keyspace, flags, size, len(stop), sequence) + start + stop
+
+
+def deletions(*entries: bytes, count: int = -1) -> Callable[[Forgery], None]:
+    number = struct.pack("<I", len(entries) if count < 0 else count)
+    return named_block("ranges", RANGES, number, *entries)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -316,6 +375,27 @@ def named_block_over_the_data(forgery: Forgery) -> None:
         index_for_properties,
         named_block_over_the_header,
         named_block_over_the_data,
+        named_block("filter", FILTER),
+        named_block("filter", FILTER, bytes(63)),
+        named_block("filter", FILTER, bytes(65)),
+        named_block("filter", RANGES, bytes(64)),
+        named_block("ranges", FILTER, bytes(64)),
+        named_block("ranges", RANGES),
+        deletions(),
+        deletions(deletion(0, 0, b"a", b"b", 1), count=2),
+        deletions(deletion(0, 0, b"a", b"b", 1), b"\0"),
+        deletions(deletion(0, 0, b"a", b"b", 1), deletion(0, 0, b"a", b"c", 1)),
+        deletions(deletion(0, 0, b"a", b"b", 1), deletion(0, 0, b"a", b"b", 2)),
+        deletions(deletion(1, 0, b"a", b"b", 1), deletion(0, 0, b"a", b"b", 1)),
+        deletions(deletion(0, 0, b"b", b"c", 1), deletion(0, 0, b"a", b"b", 1)),
+        deletions(deletion(0, 0, b"b", b"b", 1)),
+        deletions(deletion(0, 0, b"b", b"a", 1)),
+        deletions(deletion(0, 0, b"b", b"", 1)),
+        deletions(deletion(0, 1, b"a", b"b", 1)),
+        deletions(deletion(0, 2, b"a", b"b", 1)),
+        deletions(deletion(0, 0, b"a", b"b", 2**63)),
+        deletions(deletion(0, 0, b"a", b"b", 1, start_size=2)),
+        deletions(deletion(0, 0, b"a", b"b", 1, start_size=2**32 - 1)),
     ],
 )
 def test_a_forgery_is_refused_when_it_is_read(change: Callable[[Forgery], None]) -> None:
@@ -332,6 +412,8 @@ def test_a_forgery_is_refused_when_it_is_read(change: Callable[[Forgery], None])
         own_property("table.min_sequence", 1),
         own_property("table.max_sequence", 1),
         more_rows((0, b"c", b"version", 0, 0)),
+        named_block("filter", FILTER, small_filter(b"a", b"c")),
+        named_block("filter", FILTER, bytes(64)),
     ],
 )
 def test_what_only_a_whole_scan_can_tell_is_found_by_verify(
@@ -344,29 +426,31 @@ def test_what_only_a_whole_scan_can_tell_is_found_by_verify(
         open_table(data, verify=True)
 
 
+def test_a_forged_filter_and_ranges_without_a_flaw_are_read() -> None:
+    both = deletion(0, 0, b"b", b"c", 3), deletion(0, 1, b"b", b"", 2)
+    with_ranges = open_table(forged(deletions(*both)), verify=True)
+    with_filter = open_table(
+        forged(named_block("filter", FILTER, small_filter(b"a", b"b", b"c"))), verify=True
+    )
+
+    assert with_ranges.ranges == (RangeDeletion(0, b"b", b"c", 3), RangeDeletion(0, b"b", None, 2))
+    assert with_filter.get(0, b"b") is not None
+
+
 def test_unknown_named_blocks_are_passed_by_but_verified() -> None:
     forgery = Forgery()
     forgery.add([(0, b"a", b"1", 0, 0)])
     forgery.named()
-    forgery.handles["filter"] = forgery.block(77, b"bits of a later version")
+    forgery.handles["later"] = forgery.block(77, b"bits of a later version")
     data = forgery.finish()
     damaged = bytearray(data)
-    damaged[forgery.handles["filter"].offset + 12] ^= 1
+    damaged[forgery.handles["later"].offset + 12] ^= 1
 
     assert open_table(data, verify=True).row_count == 1
     assert len(read_all(open_table(bytes(damaged)))) == 1
     with pytest.raises(Corruption) as caught:
         open_table(bytes(damaged), verify=True)
-    assert caught.value.offset == forgery.handles["filter"].offset
-
-
-def sealed(
-    kind: int, compression: int, raw_size: int, body: bytes, stored_size: int | None = None
-) -> memoryview:
-    """A block with a right checksum, seed 5."""
-    stored_size = len(body) if stored_size is None else stored_size
-    block = struct.pack("<BBII", kind, compression, stored_size, raw_size) + body
-    return memoryview(block + struct.pack("<I", crc32(block, 5)))
+    assert caught.value.offset == forgery.handles["later"].offset
 
 
 @pytest.mark.parametrize(
@@ -408,8 +492,8 @@ def test_t3_a_block_as_dense_as_deflate_allows_is_read() -> None:
 
 
 def test_an_intact_block_of_unknown_compression_is_not_called_damaged() -> None:
-    with pytest.raises(UnsupportedFormat, match="compression kind 2"):
-        unseal_block(sealed(DATA, 2, 10, b"zstd"), DATA, 5)
+    with pytest.raises(UnsupportedFormat, match="compression kind 3"):
+        unseal_block(sealed(DATA, 3, 10, b"some later kind"), DATA, 5)
 
 
 @pytest.mark.parametrize(
@@ -466,14 +550,13 @@ def test_b2_offsets_that_go_back_cannot_multiply_a_block() -> None:
 
 def read_data(payload: bytes) -> None:
     block = DataBlock(memoryview(payload))
-    rows = block.rows(0, block.count)
-    wanted = stored_key(block.keyspace, block.key(0))
-    assert block.newest(wanted, None) == rows[0]
+    versions = block.versions(0, block.count)
+    assert block.version(block.find(block.key(0))) == versions[0]
+    assert block.rows(0, block.count) == [version[:5] for version in versions]
     again = DataBlock(memoryview(b"".join(
-        encode_rows(block.keyspace, *list(zip(*rows, strict=True))[1:],
-                    block.sequences(0, block.count))
+        encode_rows(block.keyspace, *list(zip(*versions, strict=True))[1:])
     )))  # fmt: skip
-    assert again.rows(0, block.count) == rows
+    assert again.versions(0, block.count) == versions
 
 
 def read_index(payload: bytes) -> None:
@@ -484,6 +567,14 @@ def read_index(payload: bytes) -> None:
 
 def read_map(payload: bytes) -> None:
     assert encode_map(decode_map(memoryview(payload))) == payload
+
+
+def read_filter(payload: bytes) -> None:
+    assert 0 < Filter(memoryview(payload)).memory_bytes < 2 * len(payload)
+
+
+def read_ranges(payload: bytes) -> None:
+    assert encode_ranges(decode_ranges(memoryview(payload))) == payload
 
 
 def with_checksum(data: bytes, seed: int) -> bytes:
@@ -521,6 +612,8 @@ def seeds() -> list[tuple[Callable[[bytes], None], bytes]]:
         (read_index, b"".join(encode_index([b"\0a", b"\0b", b"\1"], [4, 5, 1], [90, 80, 70]))),
         (read_map, encode_map({"a": 1, "b": b"two", "three": -3})),
         (read_map, encode_map({"index": pack_handle(Handle(40, 50))})),
+        (read_filter, small_filter(b"apple", b"pear", b"plum")),
+        (read_ranges, encode_ranges(DELETIONS)),
         (read_header, pack_header(PLACE)),
         (read_footer, pack_footer(Handle(800, 140), PLACE)),
         (read_block, bytes(sealed(DATA, 0, len(dull), dull))),
@@ -575,8 +668,7 @@ def test_fuzzed_tables_with_right_checksums_are_refused_or_read() -> None:
     """Payloads mutated under the checksums: every outcome but rows or a refusal is a bug."""
     generator = random.Random(2)
     data = small_table()
-    kinds = {DATA: "data", INDEX: "index", PROPERTIES: "properties", DIRECTORY: "directory"}
-    reached: set[str] = set()
+    reached: set[int] = set()
     tracemalloc.start()
     try:
         for handle in handles_of(data):
@@ -586,7 +678,7 @@ def test_fuzzed_tables_with_right_checksums_are_refused_or_read() -> None:
                     continue
                 block = data[handle.offset : handle.offset + 10] + mutant
                 block += struct.pack("<I", crc32(block, PLACE.seed(handle.offset)))
-                reached.add(kinds[block[0]])
+                reached.add(block[0])
                 try:
                     table = open_table(data[: handle.offset] + block + data[handle.stop :])
                     read_all(table)
@@ -599,5 +691,5 @@ def test_fuzzed_tables_with_right_checksums_are_refused_or_read() -> None:
     finally:
         tracemalloc.stop()
 
-    assert reached == set(kinds.values())
+    assert reached == {DATA, INDEX, PROPERTIES, DIRECTORY, FILTER, RANGES}
     assert peak < 2**20

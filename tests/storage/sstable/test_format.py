@@ -10,12 +10,16 @@ import re
 import pytest
 
 from marram.storage.sstable.block import decode_map, encode_map
+from marram.storage.sstable.filter import probe_of
+from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.writer import TOMBSTONE, Row
-from tests.storage.sstable.tables import handles_of, make_table, open_table, read_all
+from tests.storage.sstable.tables import handles_of, make_table, needs_zstd, open_table, read_all
 
 ROOT = pathlib.Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "formats" / "sstable.md"
 GOLDEN = ROOT / "tests" / "golden" / "sstable-v1.sst"
+GOLDEN_ZSTD = ROOT / "tests" / "golden" / "sstable-v1-zstd.sst"
+GOLDEN_WITH_FILTER = ROOT / "tests" / "golden" / "sstable-v1-filter-ranges.sst"
 
 _HEX_LINE = re.compile(r"    ([0-9a-f]{4})  ((?:[0-9a-f]{2} ?)+)(?: |$)", re.MULTILINE)
 
@@ -75,6 +79,54 @@ def test_the_golden_table_is_readable_for_ever() -> None:
     assert table.properties["engine"] == b"memory"
     assert [table.properties[name] for name in ("epoch", "sequence", "time_ms")] == [3, 12345, -1]
     assert {data[handle.offset + 1] for handle in handles_of(data)} == {0, 1}  # plain and zlib
+
+
+def test_the_golden_table_with_a_filter_and_ranges_is_readable_for_ever() -> None:
+    versions = golden_rows()
+    ranges = (
+        RangeDeletion(0, b"", b"noise", 7),
+        RangeDeletion(9, b"key-10", None, 90),
+        RangeDeletion(9, b"key-10", b"key-20", 60),
+        RangeDeletion(255, b"", None, 2**63 - 1),
+    )
+    if os.environ.get("MARRAM_WRITE_GOLDEN"):
+        data, _ = make_table(
+            [row for row, _ in versions],
+            [sequence for _, sequence in versions],
+            ranges=ranges,
+            compression="zlib",
+            block_bytes=2048,
+            filter_bits_per_key=10,
+        )
+        GOLDEN_WITH_FILTER.write_bytes(data)
+    data = GOLDEN_WITH_FILTER.read_bytes()
+
+    table = open_table(data, verify=True)
+
+    assert read_all(table) == versions
+    assert table.ranges == ranges
+    assert all(table.get(*row[:2]) is not None for row, _ in versions)
+    absent = [probe_of(0, b"absent-%04d" % n) for n in range(1000)]
+    assert sum(map(table.may_contain, absent)) < 20
+
+
+@needs_zstd
+def test_the_golden_table_with_zstd_is_readable_for_ever() -> None:
+    versions = golden_rows()
+    if os.environ.get("MARRAM_WRITE_GOLDEN"):
+        data, _ = make_table(
+            [row for row, _ in versions],
+            [sequence for _, sequence in versions],
+            compression="zstd",
+            compression_level=3,
+            block_bytes=2048,
+            filter_bits_per_key=10,
+        )
+        GOLDEN_ZSTD.write_bytes(data)
+    data = GOLDEN_ZSTD.read_bytes()
+
+    assert read_all(open_table(data, verify=True)) == versions
+    assert {data[handle.offset + 1] for handle in handles_of(data)} == {0, 2}  # plain and zstd
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,15 @@ from marram.errors import Closed, InvalidArgument
 from marram.storage.sstable import writer as writer_module
 from marram.storage.sstable.block import stored_key
 from marram.storage.sstable.format import Place
+from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.reader import READ_BYTES, Table
-from marram.storage.sstable.writer import TOMBSTONE, Row, TableOptions, TableWriter
+from marram.storage.sstable.writer import TOMBSTONE, Row, TableInfo, TableOptions, TableWriter
 from tests.storage.sstable.tables import (
     NUMBER,
     PATH,
     PLACE,
     STORE_ID,
+    ZSTD,
     handles_of,
     make_table,
     open_table,
@@ -110,9 +112,38 @@ def test_an_empty_table_has_its_properties_and_no_rows() -> None:
     data, info = make_table([], properties={"sequence": 42, "engine": b"memory"})
     table = open_table(data, verify=True)
 
-    assert info == (0, len(data), b"", b"")
+    assert info == (0, len(data), b"", b"", *[0] * 11)
     assert (list(table.chunks()), table.get(0, b""), table.row_count) == ([], None, 0)
     assert (table.properties["sequence"], table.properties["engine"]) == (42, b"memory")
+
+
+def test_the_writer_says_what_it_wrote() -> None:
+    rows: list[Row] = [(0, b"%06d" % (n // 2), b"v" * (n % 3), 0, 0) for n in range(4000)]
+    deadlines = {1: 900, 2000: 500, 2001: 700, 3999: 600}
+    rows = [(*row[:3], deadlines.get(n, 0), 0) for n, row in enumerate(rows)]
+    rows[7] = (*rows[7][:2], b"", 0, TOMBSTONE)
+    timed = [rows[n] for n in deadlines]
+
+    data, info = make_table(rows, [9 - n % 2 for n in range(4000)])
+
+    assert info == TableInfo(
+        rows=4000, size_bytes=len(data), smallest=b"\x00000000", largest=b"\x00001999",
+        tombstones=1, older_rows=2000, min_sequence=8, max_sequence=9, expirable_rows=4,
+        expirable_bytes=sum(len(row[1]) + len(row[2]) for row in timed),
+        earliest_deadline_ms=500, latest_deadline_ms=900,
+        range_deletions=0, min_range_sequence=0, max_range_sequence=0,
+    )  # fmt: skip
+
+
+def test_the_writer_says_which_range_deletions_it_wrote_apart_from_the_rows() -> None:
+    longest = RangeDeletion(0, b"a", None, 40)
+    ranges = [RangeDeletion(0, b"a", b"b", 40), longest, RangeDeletion(3, b"", b"x", 2)]
+
+    data, info = make_table([(0, b"k", b"", 0, 0)], [7], ranges=ranges)
+
+    assert open_table(data).ranges == (longest, ranges[2])
+    assert (info.range_deletions, info.min_range_sequence, info.max_range_sequence) == (2, 2, 40)
+    assert (info.rows, info.min_sequence, info.max_sequence) == (1, 7, 7)
 
 
 def test_properties_say_what_the_rows_add_up_to() -> None:
@@ -206,7 +237,9 @@ def test_what_a_writer_is_made_with_is_checked() -> None:
     for options in (
         {"block_bytes": 0},
         {"block_bytes": 2**26 + 1},
-        {"compression": "zstd"},
+        {"compression": "lz4"},
+        {"compression": "zlib", "compression_level": 10},
+        {"compression": "zstd", "compression_level": 20},
         {"compression_level": 0},
         {"compression_level": 10},
     ):
@@ -370,12 +403,13 @@ def test_a_closed_table_says_so() -> None:
         table.verify()
 
 
-def test_compressible_blocks_shrink_and_others_stay_plain() -> None:
+@pytest.mark.parametrize("compression", ["zlib", ZSTD])
+def test_compressible_blocks_shrink_and_others_stay_plain(compression: str) -> None:
     dull = [(0, b"%05d" % n, b"the same again " * 8, 0, 0) for n in range(1000)]
     plain, _ = make_table(dull)
-    packed, _ = make_table(dull, compression="zlib")
+    packed, _ = make_table(dull, compression=compression)
     noise = [(0, b"a", MemoryEnv(seed=1).random_bytes(50_000), 0, 0)]
-    noisy, _ = make_table(noise, compression="zlib")
+    noisy, _ = make_table(noise, compression=compression)
 
     assert len(packed) < len(plain) / 3
     assert read_all(open_table(packed, verify=True)) == [(row, 0) for row in dull]

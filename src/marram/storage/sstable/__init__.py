@@ -2,6 +2,8 @@
 
 format.py   the file around its blocks: header, footer, the sealed block, where things are
 block.py    what is inside blocks: rows in columns, the index, name -> value maps
+filter.py   which keys a table certainly does not hold
+ranges.py   range deletions, beside the rows
 writer.py   rows in order -> a file
 reader.py   a file -> rows, by key or in order
 """

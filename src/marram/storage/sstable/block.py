@@ -14,23 +14,26 @@ A row is a plain tuple, because tuples are what Python makes and takes apart fas
     keyspace 0..255; deadline_ms since 1970, 0 for none; type: coding.batch.TYPE_*, or TOMBSTONE
     with an empty value where the row says that the key was removed.
 
-The sequence number of a row, where a table keeps them, travels beside it: the memory engine has
-one version of a key and no use for it, the merge of several tables compares it on its own.
+A version is a row with its sequence number as its sixth field. The memory engine has one version
+of a key and no use for it; whoever merges tables has, and moves one object a row then.
 
 What is wrong with a payload is raised as ValueError: the caller knows the path and the offset.
-Threading: pure functions; a DataBlock does not change.
+Threading: pure functions. A DataBlock's rows do not change; any number of threads may read it.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, islice, pairwise, repeat
 from operator import lt
 from typing import NamedTuple
 
 Row = tuple[int, bytes, bytes, int, int]
+VersionRow = tuple[int, bytes, bytes, int, int, int]
 
 TOMBSTONE = 255
 """The type of a row that says: this key is gone. No value has this type."""
@@ -51,6 +54,15 @@ _KNOWN_FLAGS = _HAS_TYPES | _HAS_DEADLINES | _HAS_SEQUENCES
 ENDS_SIZE = 8
 MAX_ROW_OVERHEAD = _DATA.size + 17
 """What a block with one row holds besides its key, its value and their ends, at most, bytes."""
+
+# What a DataBlock takes beside its bytes: itself and its columns' objects; and for each listed key
+# the object around its bytes (33), its rounding up to 16 (8) and its place in the list (8).
+_BLOCK_MEMORY = 600
+_KEY_MEMORY = 49
+
+# Columns of up to so many numbers are checked at once (_ascends): the top bit of each u32.
+_LANES = 4096
+_LANE_TOPS = int.from_bytes(b"\0\0\0\x80" * _LANES, "little")
 
 _COUNT = struct.Struct("<I")
 _INDEX_ENTRY_SIZE = 12
@@ -105,12 +117,13 @@ class DataBlock:
     """The rows of one data block, decoded on demand. Raises ValueError: malformed.
 
     Making one checks the columns and copies keys and values out of the payload; a row costs
-    nothing until it is asked for.
+    nothing until it is asked for. memory_bytes: about what it takes once its keys are listed;
+    recent: a cache's mark.
     """
 
     __slots__ = (
-        "_deadlines", "_key_ends", "_keys", "_sequences", "_types", "_value_ends", "_values",
-        "count", "keyspace",
+        "_deadlines", "_key_ends", "_key_list", "_keys", "_sequences", "_types", "_value_ends",
+        "_values", "count", "keyspace", "memory_bytes", "recent",
     )  # fmt: skip
 
     def __init__(self, payload: memoryview) -> None:
@@ -123,7 +136,7 @@ class DataBlock:
             raise ValueError(f"a data block of {len(payload)} bytes cannot have {count} rows")
         self.count: int = count
         self.keyspace: int = keyspace
-        # Where the keys start: checked first, as unpack_from must not pass the end.
+        # Where the keys start: checked first, so that no column passes the end.
         key_at = _DATA.size + count * (
             ENDS_SIZE
             + (1 if flags & _HAS_TYPES else 0)
@@ -140,27 +153,37 @@ class DataBlock:
         if flags & _HAS_TYPES:
             self._types = bytes(payload[at : at + count])
             at += count
-        self._deadlines: tuple[int, ...] | None = None
+        self._deadlines: array[int] | None = None
         if flags & _HAS_DEADLINES:
-            self._deadlines = struct.unpack_from(f"<{count}Q", payload, at)
+            self._deadlines = _numbers("Q", payload, at, count)
             at += 8 * count
-        self._sequences: tuple[int, ...] | None = None
+        self._sequences: array[int] | None = None
         if flags & _HAS_SEQUENCES:
-            self._sequences = struct.unpack_from(f"<{count}Q", payload, at)
+            self._sequences = _numbers("Q", payload, at, count)
         value_at = key_at + self._key_ends[-1]
         if value_at + self._value_ends[-1] != len(payload):
             raise ValueError("keys and values do not fill their data block")
         self._keys = bytes(payload[key_at:value_at])
         self._values = bytes(payload[value_at:])
+        self._key_list: list[bytes] | None = None
+        self.memory_bytes = _BLOCK_MEMORY + len(payload) + len(self._keys) + _KEY_MEMORY * count
+        self.recent = False
         self._check_tombstones()
+
+    def list_keys(self) -> None:
+        """Make all keys, once: it takes as long as ten look-ups, and each takes a tenth then."""
+        if self._key_list is None:
+            self._key_list = _slices(self._keys, self._key_ends, 0, self.count)
 
     def key(self, row: int) -> bytes:
         """The key of a row, 0 <= row < count, without its keyspace."""
+        if self._key_list is not None:
+            return self._key_list[row]
         start = self._key_ends[row - 1] if row else 0
         return self._keys[start : self._key_ends[row]]
 
-    def row(self, row: int) -> Row:
-        """One row, 0 <= row < count."""
+    def version(self, row: int) -> VersionRow:
+        """One row, 0 <= row < count, with its sequence number, 0 where the table keeps none."""
         start = self._value_ends[row - 1] if row else 0
         return (
             self.keyspace,
@@ -168,6 +191,7 @@ class DataBlock:
             self._values[start : self._value_ends[row]],
             self._deadlines[row] if self._deadlines else 0,
             self._types[row] if self._types else 0,
+            self._sequences[row] if self._sequences else 0,
         )
 
     def rows(self, start: int, stop: int) -> list[Row]:
@@ -178,18 +202,15 @@ class DataBlock:
         """
         if start >= stop:
             return []
-        keys = _slices(self._keys, self._key_ends, start, stop)
-        if not all(map(lt, keys, islice(keys, 1, None))):
-            self._check_versions(keys, start)
-        values = _slices(self._values, self._value_ends, start, stop)
-        deadlines = self._deadlines[start:stop] if self._deadlines else repeat(0)
-        types = self._types[start:stop] if self._types else repeat(0)
+        keys, values, deadlines, types, _ = self._columns(start, stop)
         # Not strict: three of the five may be endless.
         return list(zip(repeat(self.keyspace), keys, values, deadlines, types, strict=False))
 
-    def sequences(self, start: int, stop: int) -> Sequence[int]:
-        """The sequence numbers of the rows [start, stop); zeros where the table keeps none."""
-        return self._sequences[start:stop] if self._sequences else (0,) * (stop - start)
+    def versions(self, start: int, stop: int) -> list[VersionRow]:
+        """Like rows(), with their sequence numbers."""
+        if start >= stop:
+            return []
+        return list(zip(repeat(self.keyspace), *self._columns(start, stop), strict=False))
 
     def seek(self, bound: bytes) -> int:
         """The first row whose stored key is >= `bound` (a stored key, or b""); else count."""
@@ -197,20 +218,46 @@ class DataBlock:
             return 0
         if bound[0] > self.keyspace:
             return self.count
-        return bisect_left(range(self.count), bound[1:], key=self.key)
+        return self._seek_key(bound[1:])
 
-    def newest(self, wanted: bytes, at: int | None) -> Row | None:
-        """The newest row of a stored key, with a sequence number <= `at` where that is given."""
-        row = self.seek(wanted)
-        if row == self.count or wanted != stored_key(self.keyspace, self.key(row)):
-            return None
+    def find(self, key: bytes, at: int | None = None) -> int:
+        """The newest row of a key of its keyspace, or -1.
+
+        at: with a sequence number <= that. Hot: 0.2 us with listed keys, else 1.7 us.
+        """
+        row = self._seek_key(key)
+        if row == self.count or self.key(row) != key:
+            return -1
         if at is not None and self._sequences:
-            key = wanted[1:]
             while self._sequences[row] > at:
                 row += 1
                 if row == self.count or self.key(row) != key:
-                    return None
-        return self.row(row)
+                    return -1
+        return row
+
+    def _seek_key(self, key: bytes) -> int:
+        if self._key_list is not None:
+            return bisect_left(self._key_list, key)
+        return bisect_left(range(self.count), key, key=self.key)
+
+    def _columns(
+        self, start: int, stop: int
+    ) -> tuple[list[bytes], list[bytes], Iterable[int], Iterable[int], Iterable[int]]:
+        """The columns of a row, of [start, stop); the last three may be endless zeros.
+
+        Raises ValueError: not in order.
+        """
+        if self._key_list is not None:
+            keys = self._key_list[start:stop]
+        else:
+            keys = _slices(self._keys, self._key_ends, start, stop)
+        sequences = self._sequences[start:stop] if self._sequences else repeat(0)
+        if not all(map(lt, keys, islice(keys, 1, None))):
+            _check_versions(keys, sequences)
+        values = _slices(self._values, self._value_ends, start, stop)
+        deadlines = self._deadlines[start:stop] if self._deadlines else repeat(0)
+        types = self._types[start:stop] if self._types else repeat(0)
+        return keys, values, deadlines, types, sequences
 
     def _check_tombstones(self) -> None:
         if self._types is None:
@@ -220,14 +267,6 @@ class DataBlock:
             if self._value_ends[row] != (self._value_ends[row - 1] if row else 0):
                 raise ValueError("a tombstone with a value")
             row = self._types.find(TOMBSTONE, row + 1)
-
-    def _check_versions(self, keys: list[bytes], start: int) -> None:
-        """Check the order of rows some of which may be versions of one key: newest first."""
-        sequences = self.sequences(start, start + len(keys))
-        versions = zip(keys, sequences, strict=True)
-        for (key, sequence), (next_key, next_sequence) in pairwise(versions):
-            if key > next_key or (key == next_key and sequence <= next_sequence):
-                raise ValueError("rows out of order in a data block")
 
 
 class Index(NamedTuple):
@@ -333,18 +372,49 @@ def decode_map(payload: memoryview) -> dict[str, int | bytes]:
     return pairs
 
 
-def _ends(payload: memoryview, at: int, count: int) -> tuple[int, ...]:
+def _numbers(code: str, payload: memoryview, at: int, count: int) -> array[int]:
+    """A column of `count` numbers: "I" of 4 bytes, "Q" of 8. The payload has that many."""
+    numbers = array(code)
+    numbers.frombytes(payload[at : at + numbers.itemsize * count])
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _ends(payload: memoryview, at: int, count: int) -> array[int]:
     """A column of `count` end offsets, which must not go back.
 
     If they did, many long slices could share few bytes, and a small block cost much memory (B2).
     """
-    ends = struct.unpack_from(f"<{count}I", payload, at)
-    if sorted(ends) != list(ends):
-        raise ValueError("a column of offsets goes back")
+    ends = _numbers("I", payload, at, count)
+    if count > _LANES or not _ascends(payload[at : at + 4 * count], count):
+        listed = ends.tolist()  # many rows, or offsets of 2^31 and more, or wrong ones
+        if sorted(listed) != listed:
+            raise ValueError("a column of offsets goes back")
     return ends
 
 
-def _slices(data: bytes, ends: tuple[int, ...], start: int, stop: int) -> list[bytes]:
+def _ascends(column: memoryview, count: int) -> bool:
+    """Whether `count` <= _LANES numbers, u32, are below 2^31 and do not go back.
+
+    Hot: each number is a lane of one integer, its top bit lent to the subtraction of the one
+    before, and still there where that was no more. 2.5 us for 250 numbers, where sorting takes 5.4;
+    a look-up that reads a block of 32 KiB takes 27 us rather than 32.
+    """
+    lanes = int.from_bytes(column, "little")
+    tops = _LANE_TOPS >> 32 * (_LANES - count)
+    return not lanes & tops and (lanes | tops) - (lanes << 32) & tops == tops
+
+
+def _check_versions(keys: list[bytes], sequences: Iterable[int]) -> None:
+    """Check the order of rows some of which may be versions of one key: newest first."""
+    versions = zip(keys, sequences, strict=False)  # the sequences may be endless zeros
+    for (key, sequence), (next_key, next_sequence) in pairwise(versions):
+        if key > next_key or (key == next_key and sequence <= next_sequence):
+            raise ValueError("rows out of order in a data block")
+
+
+def _slices(data: bytes, ends: array[int], start: int, stop: int) -> list[bytes]:
     """The items [start, stop) of a column of byte strings."""
     bounds = (ends[start - 1] if start else 0, *ends[start:stop])
     return [data[begin:end] for begin, end in pairwise(bounds)]

@@ -8,7 +8,10 @@ T1  a block's checksum covers its place: file number, offset and store id are it
 T2  the file header's layout and checksum are the same in every format version. A damaged version
     field therefore reads as damage, and an intact newer version as UnsupportedFormat.
 T3  no length is believed before the checksum over it was right, and no block inflates to more
-    than its header says, nor than deflate could have made of its bytes.
+    than its header says, nor than its kind of compression could have made of its bytes.
+
+zstd is Python 3.14's own, or the package backports.zstd, looked for only where a writer asks for it
+or a block needs it.
 
 What is wrong with the bytes is raised as ValueError: the caller knows the path and the offset.
 Threading: pure functions.
@@ -16,10 +19,12 @@ Threading: pure functions.
 
 from __future__ import annotations
 
+import importlib
 import struct
 import zlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 from marram.coding.checksum import KIND_CRC32, crc32, place_seed
 from marram.errors import UnsupportedFormat
@@ -50,13 +55,28 @@ DATA = 1
 INDEX = 2
 PROPERTIES = 3
 DIRECTORY = 4
+FILTER = 5
+RANGES = 6
 
-# Compressions. Never reuse a number; 2 is kept for zstd.
+# Compressions. Never reuse a number.
 _NONE = 0
 _ZLIB = 1
+_ZSTD = 2
 
-# One byte of deflate makes at most 1032 bytes (a 258-byte match in two bits).
+COMPRESSION_LEVELS = {"none": range(1, 10), "zlib": range(1, 10), "zstd": range(1, 20)}
+"""What a writer can be told, and the levels each has; "none" passes over its level.
+
+Higher levels of zstd have windows of more than 8 MiB, which readers refuse.
+"""
+
+# One byte of deflate makes at most 1032 bytes (a 258-byte match in two bits); a block of zstd takes
+# four bytes at least, and makes 128 KiB at most.
 _DEFLATE_RATIO = 1032
+_ZSTD_RATIO = 32 * 1024
+# What RFC 8878 asks every reader to grant, and what no level above goes beyond.
+_ZSTD_WINDOW_LOG = 23
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_MODULES = ("compression.zstd", "backports.zstd")
 
 
 class Place(NamedTuple):
@@ -155,22 +175,64 @@ def unpack_footer(data: bytes, file_size: int, place: Place) -> Handle:
     return directory
 
 
+class Compressor(NamedTuple):
+    """How a writer compresses: the kind, by its number, and what does it. One thread's."""
+
+    kind: int
+    compress: Callable[[bytes], bytes]
+
+
+def compressor(name: str, level: int) -> Compressor | None:
+    """What compresses as COMPRESSION_LEVELS has it; None for "none".
+
+    Raises UnsupportedFormat: there is no zstd here.
+    """
+    if name == "zlib":
+        return Compressor(_ZLIB, partial(zlib.compress, level=level))
+    if name == "zstd":
+        # One for all blocks: twice as fast as one each (level 3, 32 KiB), and the same bytes.
+        packer = load_zstd().ZstdCompressor(level)
+        return Compressor(_ZSTD, partial(packer.compress, mode=packer.FLUSH_FRAME))
+    return None
+
+
+@cache
+def load_zstd() -> Any:
+    """The module that has zstd, with the names of Python 3.14's compression.zstd.
+
+    Raises UnsupportedFormat: there is none, and what to install.
+    Cached, for an import that fails takes longer than a block.
+    """
+    for name in _ZSTD_MODULES:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise UnsupportedFormat(
+        "zstd needs Python 3.14 or the package backports.zstd: pip install 'marram[zstd]'"
+    )
+
+
 def seal_block(
-    kind: int, parts: Sequence[bytes], place: Place, offset: int, zlib_level: int = 0
+    kind: int,
+    parts: Sequence[bytes],
+    place: Place,
+    offset: int,
+    packer: Compressor | None = None,
 ) -> list[bytes]:
     """A block for `offset`, as parts to write one after the other.
 
-    parts: the payload, at most MAX_PAYLOAD bytes together. zlib_level: 1-9, or 0 not to compress;
-    what does not shrink by an eighth is stored as it is, for the sake of its readers.
+    parts: the payload, at most MAX_PAYLOAD bytes together. packer: None not to compress; what does
+    not shrink by an eighth is stored as it is, for the sake of its readers.
     """
     raw_size = stored_size = sum(map(len, parts))
     if raw_size > MAX_PAYLOAD:
         raise ValueError(f"a block cannot hold {raw_size} bytes")
     compression = _NONE
-    if zlib_level:
-        packed = zlib.compress(b"".join(parts), zlib_level)
+    if packer is not None:
+        packed = packer.compress(b"".join(parts))
         if len(packed) <= raw_size - raw_size // 8:
-            compression, parts, stored_size = _ZLIB, [packed], len(packed)
+            compression, parts, stored_size = packer.kind, [packed], len(packed)
     sealed = [_BLOCK.pack(kind, compression, stored_size, raw_size), *parts]
     checksum = place.seed(offset)
     for part in sealed:
@@ -183,7 +245,8 @@ def unseal_block(data: memoryview, kind: int | None, seed: int) -> memoryview:
     """The payload of the block that fills `data`; it may point into `data`.
 
     kind: which it must be, or None for any. seed: place.seed of its offset. Raises
-    UnsupportedFormat: it is intact, but compressed in an unknown way.
+    UnsupportedFormat: it is intact, but compressed in an unknown way, or with zstd where there is
+    none.
     """
     if len(data) < BLOCK_OVERHEAD:
         raise ValueError(f"{len(data)} bytes are too few for a block")
@@ -203,6 +266,8 @@ def unseal_block(data: memoryview, kind: int | None, seed: int) -> memoryview:
         return body
     if compression == _ZLIB:
         return memoryview(_inflate(body, raw_size))
+    if compression == _ZSTD:
+        return memoryview(_inflate_zstd(body, raw_size))
     raise UnsupportedFormat(f"a block of compression kind {compression}")
 
 
@@ -215,6 +280,28 @@ def _inflate(body: memoryview, raw_size: int) -> bytes:
         # One byte more than wanted: zlib then runs into the end of the stream, and checks it.
         raw = inflater.decompress(body, raw_size + 1)
     except zlib.error as error:
+        raise ValueError(f"a block does not inflate: {error}") from error
+    if len(raw) != raw_size or not inflater.eof or inflater.unused_data:
+        raise ValueError(f"a block does not inflate to {raw_size} bytes exactly")
+    return raw
+
+
+def _inflate_zstd(body: memoryview, raw_size: int) -> bytes:
+    """`body`, one frame of zstd, inflated, which must give exactly raw_size bytes (T3)."""
+    if raw_size > len(body) * _ZSTD_RATIO:
+        raise ValueError(f"{len(body)} bytes cannot inflate to {raw_size}")
+    if body[:4] != _ZSTD_MAGIC:  # or it might be a frame that is there to be skipped
+        raise ValueError("a block does not inflate: it is no frame of zstd")
+    zstd = load_zstd()
+    try:
+        # The frame says itself what it makes: asked before anything is made of it.
+        if zstd.get_frame_info(body).decompressed_size != raw_size:
+            raise ValueError(f"a block does not inflate to {raw_size} bytes, by its frame")
+        limit = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+        inflater = zstd.ZstdDecompressor(options=limit)
+        # A frame can lie: one byte more than wanted, as above, and never all that it makes.
+        raw: bytes = inflater.decompress(body, raw_size + 1)
+    except zstd.ZstdError as error:
         raise ValueError(f"a block does not inflate: {error}") from error
     if len(raw) != raw_size or not inflater.eof or inflater.unused_data:
         raise ValueError(f"a block does not inflate to {raw_size} bytes exactly")

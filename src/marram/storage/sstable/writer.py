@@ -5,7 +5,8 @@ making the file durable nor removing it after an error: both are the caller's.
 
 W1  rows are refused unless they ascend by (keyspace, key) and, within a key, descend by sequence.
 W2  memory stays bounded however large the table: the rows of the block at hand, WRITE_BYTES of
-    blocks to be written, and the index, whose keys are at most an eighth of the file.
+    blocks to be written, the index, whose keys are at most an eighth of the file, and for a filter
+    4 bytes a key, and the filter itself at the end.
 W3  the file is written once, front to back, and is a table only after finish().
 
 Threading: one thread at a time.
@@ -14,14 +15,14 @@ Threading: one thread at a time.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 from operator import lt
 from typing import Any, NamedTuple
 
 from marram.env.api import File
-from marram.errors import InvalidArgument
+from marram.errors import InvalidArgument, UnsupportedFormat
 from marram.storage.sstable.block import (
     ENDS_SIZE,
     MAX_ROW_OVERHEAD,
@@ -29,24 +30,32 @@ from marram.storage.sstable.block import (
     TOMBSTONE,
     U64_LIMIT,
     Row,
+    VersionRow,
     encode_index,
     encode_map,
     encode_rows,
     stored_key,
 )
+from marram.storage.sstable.filter import MAX_BITS_PER_KEY, FilterBuilder
 from marram.storage.sstable.format import (
+    COMPRESSION_LEVELS,
     DATA,
     DIRECTORY,
+    FILTER,
     INDEX,
     MAX_PAYLOAD,
     PROPERTIES,
+    RANGES,
+    Compressor,
     Handle,
     Place,
+    compressor,
     pack_footer,
     pack_handle,
     pack_header,
     seal_block,
 )
+from marram.storage.sstable.ranges import RangeDeletion, decode_ranges, encode_ranges
 
 __all__ = ["TOMBSTONE", "Row", "TableInfo", "TableOptions", "TableWriter"]
 
@@ -68,34 +77,70 @@ _MAX_ROW_BYTES = MAX_PAYLOAD - MAX_ROW_OVERHEAD
 class TableOptions:
     """How a table is written; any reader reads all of them.
 
-    block_bytes: rows share a block up to this size, bytes, 1 to 64 MiB. compression: "none" or
-    "zlib"; compression_level: of zlib, 1 (fast) to 9.
+    block_bytes: rows share a block up to this size, bytes, 1 to 64 MiB. compression: "none",
+    "zlib", or "zstd", which Python has from 3.14, and before with the package backports.zstd;
+    compression_level: 1 (fast) to 9 for zlib, to 19 for zstd. filter_bits_per_key: bits the filter
+    spends on each key, 0 for no filter, up to 64; filter.DEFAULT_BITS_PER_KEY is 10.
+    Raises InvalidArgument: none of these, or no zstd here.
     """
 
     block_bytes: int = 32 * 1024
     compression: str = "none"
     compression_level: int = 1
+    filter_bits_per_key: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.block_bytes <= 64 * 1024 * 1024:
             raise InvalidArgument(f"block_bytes must be 1 to 67108864, not {self.block_bytes}")
-        if self.compression not in ("none", "zlib"):
+        levels = COMPRESSION_LEVELS.get(self.compression)
+        if levels is None:
             raise InvalidArgument(f"unknown compression {self.compression!r}")
-        if not 1 <= self.compression_level <= 9:
-            raise InvalidArgument(f"compression_level must be 1 to 9, not {self.compression_level}")
+        if self.compression_level not in levels:
+            raise InvalidArgument(
+                f"compression_level must be 1 to {levels[-1]}, not {self.compression_level}"
+            )
+        self.compressor()  # refuse what is not here now, rather than with a table half written
+        if not 0 <= self.filter_bits_per_key <= MAX_BITS_PER_KEY:
+            raise InvalidArgument(
+                f"filter_bits_per_key must be 0 to {MAX_BITS_PER_KEY}, "
+                f"not {self.filter_bits_per_key}"
+            )
+
+    def compressor(self) -> Compressor | None:
+        """What compresses one writer's blocks, or None. Raises InvalidArgument: no zstd here."""
+        try:
+            return compressor(self.compression, self.compression_level)
+        except UnsupportedFormat as error:
+            raise InvalidArgument(f"compression {self.compression!r}: {error}") from error
 
 
 class TableInfo(NamedTuple):
     """What finish() made.
 
     rows: tombstones included; size_bytes: of the file; smallest, largest: stored keys of the
-    first and the last row, b"" where there is none.
+    first and the last row, b"" where there is none. tombstones, older_rows: of the rows, how many
+    are tombstones, and how many come after a newer version of their key. min_sequence,
+    max_sequence: of the rows; 0 where there is none. expirable_rows, expirable_bytes: rows with a
+    deadline, and the bytes of their keys and values; earliest_deadline_ms, latest_deadline_ms:
+    their deadlines, 0 where there is none. range_deletions: how many the file has;
+    min_range_sequence, max_range_sequence: of them, 0 where there is none.
     """
 
     rows: int
     size_bytes: int
     smallest: bytes
     largest: bytes
+    tombstones: int
+    older_rows: int
+    min_sequence: int
+    max_sequence: int
+    expirable_rows: int
+    expirable_bytes: int
+    earliest_deadline_ms: int
+    latest_deadline_ms: int
+    range_deletions: int = 0
+    min_range_sequence: int = 0
+    max_range_sequence: int = 0
 
 
 class TableWriter:
@@ -118,7 +163,9 @@ class TableWriter:
             raise InvalidArgument(f"{file.path} is not empty")
         self._place = Place(number, store_id)
         self._block_bytes = options.block_bytes
-        self._zlib_level = options.compression_level if options.compression == "zlib" else 0
+        self._compressor = options.compressor()
+        self._bits_per_key = options.filter_bits_per_key
+        self._filter = FilterBuilder()
         self._output = _Output(file)
         self._output.append([pack_header(self._place)])
         self._usable = True
@@ -136,6 +183,12 @@ class TableWriter:
         self._last: tuple[int, bytes, int] | None = None  # keyspace, key, sequence
         self._min_sequence = SEQUENCE_LIMIT
         self._max_sequence = 0
+        # What only TableInfo says about them.
+        self._older_rows = 0
+        self._expirable_rows = 0
+        self._expirable_bytes = 0
+        self._earliest_ms = 0
+        self._latest_ms = 0
 
     def add(
         self,
@@ -162,20 +215,38 @@ class TableWriter:
         Hot: rows of 16 + 100 bytes go in at 2.6 M/s and core, interpreted, in slices of 256.
         """
         self._begin()
-        if sequences is None:
-            sequences = (0,) * len(rows)
-        elif len(sequences) != len(rows):
+        if sequences is not None and len(sequences) != len(rows):
             raise InvalidArgument(f"{len(rows)} rows with {len(sequences)} sequence numbers")
         for start in range(0, len(rows), _SLICE_ROWS):
-            stop = start + _SLICE_ROWS
-            self._add_slice(rows[start:stop], sequences[start:stop])
+            columns = list(zip(*rows[start : start + _SLICE_ROWS], strict=True))
+            if sequences is None:
+                columns.append((0,) * len(columns[0]))
+            else:
+                columns.append(tuple(sequences[start : start + _SLICE_ROWS]))
+            self._add_columns(*columns)
         self._usable = True
 
-    def finish(self, properties: Mapping[str, int | bytes]) -> TableInfo:
-        """Write what is left, the index and the properties; the caller syncs the file.
+    def add_versions(self, rows: Sequence[VersionRow]) -> None:
+        """Like add_many(), for rows that have their sequence numbers."""
+        self._begin()
+        for start in range(0, len(rows), _SLICE_ROWS):
+            self._add_columns(*zip(*rows[start : start + _SLICE_ROWS], strict=True))
+        self._usable = True
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the file would have if it ended here, without what finish() adds, bytes."""
+        return self._output.end + self._pending.bytes
+
+    def finish(
+        self, properties: Mapping[str, int | bytes], ranges: Iterable[RangeDeletion] = ()
+    ) -> TableInfo:
+        """Write what is left, the filter, the index and so on; the caller syncs the file.
 
         properties: the caller's own, found again in Table.properties; ints are of 64 bits, signed.
-        Raises InvalidArgument: a name that starts with "table.", an unfit value; OSError.
+        ranges: in any order, found again in Table.ranges, where of those that differ in nothing but
+        their stop there is the longest; the properties do not count them. Raises InvalidArgument: a
+        name that starts with "table.", an unfit value, an empty range; OSError.
         """
         self._begin()
         if any(name.startswith(OWN_PREFIX) for name in properties):
@@ -183,16 +254,27 @@ class TableWriter:
         self._write_rest()
         largest = stored_key(*self._last[:2]) if self._last else b""
         pairs = _map_payload({**properties, **self._own_properties(largest)})
+        deletions, sequences = _ranges_payload(ranges)
+        handles = {}
+        # The largest first: what opening reads is then close together, at the end of the file.
+        if bits := self._filter.encode(self._bits_per_key, MAX_PAYLOAD):
+            handles["filter"] = self._write_block(FILTER, [bits], compress=False)
+        if deletions:
+            handles["ranges"] = self._write_block(RANGES, [deletions])
         index = encode_index(self._last_keys, self._block_rows, self._block_sizes)
-        handles = {
-            "index": self._write_block(INDEX, index),
-            "properties": self._write_block(PROPERTIES, [pairs]),
-        }
+        handles["index"] = self._write_block(INDEX, index)
+        handles["properties"] = self._write_block(PROPERTIES, [pairs])
         entries = {name: pack_handle(handle) for name, handle in handles.items()}
         directory = self._write_block(DIRECTORY, [_map_payload(entries)])
         self._output.append([pack_footer(directory, self._place)])
         self._output.flush()
-        return TableInfo(self._rows, self._output.end, self._smallest, largest)
+        return TableInfo(
+            self._rows, self._output.end, self._smallest, largest,
+            self._tombstones, self._older_rows,
+            self._min_sequence if self._rows else 0, self._max_sequence,
+            self._expirable_rows, self._expirable_bytes, self._earliest_ms, self._latest_ms,
+            len(sequences), min(sequences, default=0), max(sequences, default=0),
+        )  # fmt: skip
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -202,12 +284,21 @@ class TableWriter:
             raise InvalidArgument("the table is finished, or an earlier error ended it")
         self._usable = False
 
-    def _add_slice(self, rows: Sequence[Row], sequences: Sequence[int]) -> None:
-        keyspaces, keys, values, deadlines, types = zip(*rows, strict=True)
-        self._check_order(keyspaces, keys, sequences)
+    def _add_columns(
+        self,
+        keyspaces: tuple[int, ...],
+        keys: tuple[bytes, ...],
+        values: tuple[bytes, ...],
+        deadlines: tuple[int, ...],
+        types: tuple[int, ...],
+        sequences: tuple[int, ...],
+    ) -> None:
+        """Add rows, in columns of one length, >= 1."""
+        distinct = self._check_order(keyspaces, keys, sequences)
         _check_range("keyspace", (keyspaces[0], keyspaces[-1]), 256)
         if any(deadlines):
             _check_range("deadline_ms", deadlines, U64_LIMIT)
+            self._count_expirable(keys, values, deadlines)
         if any(sequences):
             _check_range("sequence", sequences, SEQUENCE_LIMIT)
         if any(types):
@@ -231,22 +322,45 @@ class TableWriter:
             )
             self._key_bytes += key_bytes
             self._value_bytes += value_bytes
+            if self._bits_per_key:
+                self._filter.add(keyspace, keys[start:stop], distinct=distinct)
             if self._pending.bytes > self._block_bytes:
                 self._write_full_blocks()
             start = stop
 
     def _check_order(
         self, keyspaces: Sequence[int], keys: Sequence[bytes], sequences: Sequence[int]
-    ) -> None:
-        """Refuse rows that do not go on, in order, from the last one (W1)."""
+    ) -> bool:
+        """Refuse rows that do not go on, in order, from the last one (W1).
+
+        Returns whether no two of them can be versions of one key.
+        """
         if self._last is not None:
             _check_pair(self._last, (keyspaces[0], keys[0], sequences[0]))
+            self._older_rows += self._last[:2] == (keyspaces[0], keys[0])
         self._last = (keyspaces[-1], keys[-1], sequences[-1])
         one_keyspace = keyspaces.count(keyspaces[0]) == len(keyspaces)
         if one_keyspace and all(map(lt, keys, islice(keys, 1, None))):
-            return  # nearly always; the clear check below takes ten times as long
+            return True  # nearly always; the clear check below takes ten times as long
         for earlier, later in pairwise(zip(keyspaces, keys, sequences, strict=True)):
             _check_pair(earlier, later)
+            self._older_rows += earlier[:2] == later[:2]
+        return False
+
+    def _count_expirable(
+        self, keys: Sequence[bytes], values: Sequence[bytes], deadlines: Sequence[int]
+    ) -> None:
+        """Count rows with a deadline; there is one."""
+        timed = [
+            (deadline_ms, len(key) + len(value))
+            for key, value, deadline_ms in zip(keys, values, deadlines, strict=True)
+            if deadline_ms
+        ]
+        self._expirable_rows += len(timed)
+        self._expirable_bytes += sum(size for _, size in timed)
+        earliest, latest = min(timed)[0], max(timed)[0]
+        self._earliest_ms = min(self._earliest_ms or earliest, earliest)
+        self._latest_ms = max(self._latest_ms, latest)
 
     def _write_full_blocks(self) -> None:
         """Write the pending rows, all but those that later ones may still join in a block."""
@@ -291,10 +405,11 @@ class TableWriter:
         self._block_rows.append(stop - start)
         self._block_sizes.append(handle.size)
 
-    def _write_block(self, kind: int, payload: list[bytes]) -> Handle:
+    def _write_block(self, kind: int, payload: list[bytes], *, compress: bool = True) -> Handle:
         offset = self._output.end
+        packer = self._compressor if compress else None
         try:
-            parts = seal_block(kind, payload, self._place, offset, self._zlib_level)
+            parts = seal_block(kind, payload, self._place, offset, packer)
         except ValueError as error:
             raise InvalidArgument(str(error)) from error
         self._output.append(parts)
@@ -407,5 +522,18 @@ def _count_tombstones(types: Sequence[int], values: Sequence[bytes]) -> int:
 def _map_payload(pairs: Mapping[str, int | bytes]) -> bytes:
     try:
         return encode_map(pairs)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from error
+
+
+def _ranges_payload(ranges: Iterable[RangeDeletion]) -> tuple[bytes, list[int]]:
+    """The payload for `ranges`, b"" where there is none, and the sequences of those it holds."""
+    deletions = list(ranges)
+    if not deletions:
+        return b"", []
+    try:
+        payload = encode_ranges(deletions)
+        # Of what is written, which may be fewer.
+        return payload, [kept.sequence for kept in decode_ranges(memoryview(payload))]
     except ValueError as error:
         raise InvalidArgument(str(error)) from error

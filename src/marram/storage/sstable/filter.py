@@ -1,0 +1,140 @@
+"""The filter of a table: which keys it certainly does not hold (docs/formats/sstable.md).
+
+Owns the hash of a key, the probe made of it, and the bits; not when a table is asked.
+
+F1  a key that was added is never denied. Of other keys about 1 % pass at 10 bits a key.
+F2  one hash, and one probe, serve every table; they depend on nothing but the keyspace and the
+    key, in every process and version.
+
+A filter is cut into lines of 64 bytes. A key's hash picks one line, and in each of the line's
+eight words one bit; a key passes if all eight are set. So a look-up touches one cache line, and
+in interpreted Python is two operations on one integer.
+
+The hash is CRC-32, spread by a multiplication: 32 bits of choice, not 64, so that of a table with n
+keys n / 2^32 more pass (0.02 % for a million). What passes of 40000 absent keys, of several kinds,
+beside 60000 present ones at 10 bits, and what one hash of 16 bytes takes, interpreted:
+
+    hash                          ns   counters  big-endian  random   UUIDs   paths
+    CRC-32, multiplied            89     1.03 %      1.11 %  1.03 %  1.08 %  1.04 %
+    CRC-32 of key and reverse    168     1.04 %      1.17 %  1.05 %  1.06 %  1.07 %
+    BLAKE2b of 8 bytes           353     1.05 %      1.06 %  1.05 %  1.05 %  1.06 %
+
+(Two CRCs with different seeds are no better than one: they differ by a constant of the length. A
+product of the key as an integer takes 168 ns for 16 bytes, and more with each.) Whoever chooses
+keys can make them pass; that costs a block read each, as a key that exists does, and no answer.
+
+Threading: pure functions; a Filter does not change; a FilterBuilder is one thread's.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import groupby, repeat
+
+from marram.coding.checksum import crc32
+
+Probe = tuple[int, int]
+"""What a look-up asks every filter: 32 bits that pick the line, and the eight bits in it."""
+
+LINE_BYTES = 64
+DEFAULT_BITS_PER_KEY = 10
+MAX_BITS_PER_KEY = 64
+
+_LINE_BITS = 8 * LINE_BYTES
+_MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio
+_HASH_MASK = 2**64 - 1
+
+# Two words' bits for 12 bits of the hash: _PAIR_BITS[low + 64 * high]. Twice as fast as a shift a
+# word, and four times as fast as a bit at a time.
+_PAIR_BITS = tuple(1 << (pair & 63) | 1 << (64 + (pair >> 6)) for pair in range(4096))
+
+
+def key_hash(keyspace: int, key: bytes) -> int:
+    """The 64-bit hash of a key (F2)."""
+    number: int = crc32(key, keyspace) * _MULTIPLIER & _HASH_MASK
+    return number
+
+
+def probe_of(keyspace: int, key: bytes) -> Probe:
+    """What to ask every table's filter for this key. Hot: 0.4 us, once a look-up."""
+    number = crc32(key, keyspace) * _MULTIPLIER & _HASH_MASK  # key_hash(), without the call
+    pairs = _PAIR_BITS
+    return number >> 32, (
+        pairs[number & 4095]
+        | pairs[number >> 12 & 4095] << 128
+        | pairs[number >> 24 & 4095] << 256
+        | pairs[number >> 36 & 4095] << 384
+    )
+
+
+class Filter:
+    """A filter, ready to be asked. Raises ValueError: the payload is none.
+
+    memory_bytes: about what it takes in memory: 1.6 times the payload, for whole lines as integers
+    answer twice as fast as words do.
+    """
+
+    __slots__ = ("_count", "_lines", "memory_bytes")
+
+    def __init__(self, payload: memoryview) -> None:
+        if not payload or len(payload) % LINE_BYTES:
+            raise ValueError(f"a filter of {len(payload)} bytes")
+        data = bytes(payload)
+        from_bytes = int.from_bytes
+        self._lines = [
+            from_bytes(data[at : at + LINE_BYTES], "little")
+            for at in range(0, len(data), LINE_BYTES)
+        ]
+        self._count = len(self._lines)
+        # A line of 512 bits is an object of 96 bytes, and 8 in the list.
+        self.memory_bytes = 104 * self._count
+
+    def may_contain(self, probe: Probe) -> bool:
+        """Whether the key may be there; False is certain (F1). Hot: 0.15 us."""
+        place, bits = probe
+        return self._lines[place * self._count >> 32] & bits == bits
+
+    def check(self, keyspace: int, keys: Sequence[bytes]) -> None:
+        """Check that every one of `keys` passes. Raises ValueError."""
+        if not all(map(self.may_contain, map(probe_of, repeat(keyspace), keys))):
+            raise ValueError("the filter denies a key of its table (F1)")
+
+
+class FilterBuilder:
+    """Takes the keys of a table in order, 4 bytes of memory each, and makes its filter."""
+
+    __slots__ = ("_checksums",)
+
+    def __init__(self) -> None:
+        self._checksums = array("I")
+
+    def add(self, keyspace: int, keys: Sequence[bytes], *, distinct: bool) -> None:
+        """Add keys, in order; one that is there already takes no more room.
+
+        distinct: no two of `keys` are equal. Hot: 0.1 us a key.
+        """
+        checksums = array("I", map(crc32, keys, repeat(keyspace)))
+        if not distinct:  # versions of a key are neighbours, and their checksums equal
+            checksums = array("I", (checksum for checksum, _ in groupby(checksums)))
+        if self._checksums and checksums and checksums[0] == self._checksums[-1]:
+            del checksums[0]  # more versions of the key that came last
+        self._checksums.extend(checksums)
+
+    def encode(self, bits_per_key: int, max_bytes: int) -> bytes:
+        """The payload: `bits_per_key` for each key, but max_bytes at most; b"" without keys.
+
+        Hot: 0.45 us a key, interpreted.
+        """
+        count = min(-(-len(self._checksums) * bits_per_key // _LINE_BITS), max_bytes // LINE_BYTES)
+        lines = [0] * count
+        pairs = _PAIR_BITS
+        for checksum in self._checksums:
+            number = checksum * _MULTIPLIER & _HASH_MASK
+            lines[(number >> 32) * count >> 32] |= (
+                pairs[number & 4095]
+                | pairs[number >> 12 & 4095] << 128
+                | pairs[number >> 24 & 4095] << 256
+                | pairs[number >> 36 & 4095] << 384
+            )
+        return b"".join([line.to_bytes(LINE_BYTES, "little") for line in lines])
