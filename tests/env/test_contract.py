@@ -406,3 +406,19 @@ def test_start_runs_work_beside_the_caller(env: Env, root: str) -> None:
     assert task.join(10)
     assert task.join()
     assert names == ["marram-test"]
+
+
+def test_wait_returns(env: Env, root: str) -> None:
+    start = env.monotonic_ns()
+    env.wait(0.02)
+    assert env.monotonic_ns() - start >= 20_000_000 or not isinstance(env, PosixEnv)
+
+
+def test_spawn_gives_a_process_or_none(env: Env, root: str) -> None:
+    child = env.spawn("marram.errors")  # it has no main(), and so ends with an error
+    assert (child is not None) == isinstance(env, PosixEnv)
+    if child is not None:
+        assert child.pid != env.pid()
+        with pytest.raises(EOFError):
+            child.receive(1)
+        child.kill()

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import errno
+import gc
+import json
 import os
+import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import marram
 from marram.env import PosixEnv, posix_env
+from marram.env.api import Child
 
 ENV = PosixEnv()
 
@@ -494,3 +502,203 @@ print(sorted(heavy & set(sys.modules)))
 """
     with script(source) as process:
         assert say(process) == "[]"
+
+
+# -- helper processes ----------------------------------------------------------------------------
+
+HELPER = """
+import json, os, sys, time
+from marram.env.posix import parent_channel
+
+def descriptors():
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:  # the one that listed them
+            pass
+    return found
+
+def main():
+    channel = parent_channel()
+    while True:
+        order = channel.receive(1)
+        if order == b"?":
+            import marram
+            print("to stderr, or it would be taken for an answer", flush=True)
+            facts = {
+                "fds": descriptors(),
+                "nice": os.nice(0), "sid": os.getsid(0), "pid": os.getpid(),
+                "marram": marram.__file__, "isolated": sys.flags.isolated,
+            }
+            data = json.dumps(facts).encode()
+            channel.send(len(data).to_bytes(4, "little") + data)
+        elif order == b"e":
+            channel.send(channel.receive(3_000_000))
+        elif order == b"b":  # busy, as far as anyone can tell
+            try:
+                while True:
+                    channel.send(b".")
+                    time.sleep(0.01)
+            finally:
+                open(sys.argv[-1] + "/ended", "w").close()
+"""
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Child]:
+    """A child that answers orders of one byte."""
+    (tmp_path / "posix_helper.py").write_text(HELPER)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    child = ENV.spawn("posix_helper")
+    assert child is not None
+    yield child
+    child.kill()
+
+
+def facts_of(child: Child) -> dict[str, Any]:
+    child.send(b"?")
+    found: dict[str, Any] = json.loads(child.receive(int.from_bytes(child.receive(4), "little")))
+    return found
+
+
+def test_a_child_sends_and_receives(helper: Child) -> None:
+    data = bytes(range(250)) * 12_000
+    helper.send(b"e" + data)
+    assert helper.receive(len(data)) == data
+
+
+def test_p1_a_child_inherits_stderr_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "posix_helper.py").write_text(HELPER)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    lock = ENV.lock(f"{tmp_path}/LOCK")
+    leaky = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(leaky, True)
+    left, right = socket.socketpair()
+    right.set_inheritable(True)
+    with left, right:
+        child = ENV.spawn("posix_helper")
+        assert child is not None
+        facts = facts_of(child)
+    os.close(leaky)
+    assert not [name for name in facts["fds"] if name.startswith(("socket:", str(tmp_path)))]
+    # The pipes, twice /dev/null or stderr in their old places, stderr.
+    assert len(facts["fds"]) <= 6
+    lock.release()
+    ENV.lock(f"{tmp_path}/LOCK").release()
+    child.kill()
+
+
+def test_a_child_is_nice_isolated_and_out_of_the_terminals_reach(helper: Child) -> None:
+    facts = facts_of(helper)
+    assert facts["pid"] == facts["sid"] == helper.pid
+    assert facts["nice"] == min(os.nice(0) + 5, 19)
+    assert facts["isolated"] == 1
+
+
+def test_a_child_runs_the_same_marram(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: Child
+) -> None:
+    """Not one of the current directory, nor of PYTHONPATH, nor modules that shadow the library."""
+    assert facts_of(helper)["marram"] == marram.__file__
+    for name in ("marram/__init__.py", "json.py", "os.py"):
+        (tmp_path / "bad" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bad" / name).write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path / "bad")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "bad"))
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path / "bad"), *sys.path])
+    other = ENV.spawn("posix_helper")
+    assert other is not None
+    assert facts_of(other)["marram"] == marram.__file__
+    other.kill()
+
+
+def test_p3_a_killed_child_leaves_no_zombie_and_ends_whoever_waits(helper: Child) -> None:
+    before = open_descriptors()
+    raised: list[type[BaseException]] = []
+
+    def work() -> None:
+        try:
+            helper.receive(1)
+        except (EOFError, OSError) as error:
+            raised.append(type(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    helper.kill()
+    thread.join(10)
+    assert len(raised) == 1
+    assert not Path(f"/proc/{helper.pid}").exists()
+    assert len(before) - len(open_descriptors()) == 2
+    helper.kill()
+    for call in (lambda: helper.send(b"x"), lambda: helper.receive(1)):
+        with pytest.raises(OSError):
+            call()
+
+
+def test_p3_a_child_that_nobody_keeps_ends() -> None:
+    child = ENV.spawn("marram.storage.lsm.worker")
+    assert child is not None
+    pid = child.pid
+    del child
+    gc.collect()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_forked_copy_cannot_kill_the_child(helper: Child) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork() beside threads
+        pid = os.fork()
+    if pid == 0:
+        helper.kill()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert facts_of(helper)["pid"] == helper.pid
+
+
+P2 = """
+import os, signal, sys, time
+from marram.env import PosixEnv
+sys.path.append(sys.argv[1])
+child = PosixEnv().spawn("posix_helper")
+if os.fork() == 0:  # it keeps the pipes open
+    print("ready", flush=True)
+    time.sleep(30)
+    os._exit(0)
+child.send(b"b")
+child.receive(3)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_p2_a_busy_child_ends_with_its_parent_though_a_fork_keeps_the_pipes(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "posix_helper.py").write_text(HELPER)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", P2, str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        parent.wait(20)
+        end = time.monotonic() + 20
+        while not (tmp_path / "ended").exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)  # the forked one
+
+
+@pytest.mark.parametrize("executable", [None, "", "/nowhere/python", "/usr/bin/env"])
+def test_without_a_python_of_its_own_there_are_no_children(
+    monkeypatch: pytest.MonkeyPatch, executable: str | None
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    assert ENV.spawn("marram.storage.lsm.worker") is None
+
+
+def test_a_frozen_program_has_no_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert ENV.spawn("marram.storage.lsm.worker") is None

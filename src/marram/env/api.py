@@ -82,6 +82,34 @@ class Task(Protocol):
         ...
 
 
+class Channel(Protocol):
+    """Bytes to and from another process; one thread at a time."""
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`. Raises OSError, or EOFError: the other process is gone."""
+        ...
+
+    def receive(self, size: int) -> bytes:
+        """Exactly `size` bytes; waits for them. Raises EOFError: it is gone; OSError."""
+        ...
+
+
+class Child(Channel, Protocol):
+    """A process started by Env.spawn(). It ends with this one, and by kill()."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once and wait for its end; idempotent, from any thread, at any time.
+
+        A thread in send() or receive() then gets its error. A forked child's copy does nothing.
+        """
+        ...
+
+
 class Env(Protocol):
     """The operating system, or a stand-in for it."""
 
@@ -166,4 +194,21 @@ class Env(Protocol):
 
     def pause(self) -> None:
         """Let other threads run; background loops call it between slices of pure computation."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Let `seconds` pass: to keep to a rate, never to wait for something. Simulated: nothing.
+
+        A simulated clock does not move by it, so do not loop until the time has come.
+        """
+        ...
+
+    def spawn(self, module: str) -> Child | None:
+        """Start a helper process that runs main() of `module`; None where there are none.
+
+        It finds the marram that this process runs, is a little less urgent, inherits no lock and
+        no descriptor but stderr, does not hear this terminal's Ctrl-C, and talks by
+        posix.parent_channel(). Whether it gets as far as main() shows when it answers. Raises
+        OSError: it could not be started.
+        """
         ...

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from marram.env.api import Env, File, FileLock, Task
+from marram.env.api import Child, Env, File, FileLock, Task
 
 _FILE_CALLS = ["read", "size", "write", "allocate", "truncate", "sync_data", "sync", "close"]
 _NAME_CALLS = ["open", "lock", "make_dir", "rename", "remove", "link", "sync_dir"]
@@ -156,6 +156,12 @@ class FaultyEnv:
 
     def pause(self) -> None:
         self.inner.pause()
+
+    def wait(self, seconds: float) -> None:
+        self.inner.wait(seconds)
+
+    def spawn(self, module: str) -> Child | None:
+        return self.inner.spawn(module)  # the rules do not reach into another process
 
     def _call(self, operation: str, *paths: str) -> None:
         """Count the call; raise the OSError of the first rule that is due."""

@@ -40,7 +40,7 @@ from functools import lru_cache
 from posixpath import normpath
 from random import Random  # noqa: TID251  (seeded: this is the randomness of a simulation)
 
-from marram.env.api import File, FileLock, Task
+from marram.env.api import Child, File, FileLock, Task
 from marram.env.posix import posix_env
 
 
@@ -210,6 +210,13 @@ class MemoryEnv:
 
     def pause(self) -> None:
         """Nothing: the simulation decides what runs when."""
+
+    def wait(self, seconds: float) -> None:
+        """Nothing: the clock moves only by advance()."""
+
+    def spawn(self, module: str) -> Child | None:
+        """None: a simulated machine has one process."""
+        return None
 
     # -- doors for tests -------------------------------------------------------------------------
 

@@ -8,6 +8,13 @@ L2  A forked child holds no lock of its parent and cannot release one: its copie
     before any of its code runs.
 L3  A lock ends with release() or with the process, even where its children live on.
 
+And for helper processes:
+
+P1  A child has no lock, no socket and no other descriptor of this process but its stderr.
+P2  A child ends when this process does, however that ends: its input ends, and where a forked
+    process keeps that open, its parent's id changes. It sees to it itself (parent_channel).
+P3  A killed child is waited for: it leaves no zombie, and nothing it was writing goes on.
+
 Files are regular files only, made with mode 0600; directories with 0700. A file opened for writing
 or creation is never reached through a symbolic link in the last place of its path.
 
@@ -21,16 +28,38 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import stat
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import IO, TYPE_CHECKING
 
-from marram.env.api import Env, File, FileLock, Task
+from marram.env.api import Channel, Child, Env, File, FileLock, Task
+
+if TYPE_CHECKING:
+    import subprocess
 
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # counts suspended time
 _NO_FD = 2**31 - 1  # no descriptor has this number: use of a closed file fails with EBADF
 _ZEROS = bytes(1 << 16)
+
+_NICE = 5
+# How often an idle child looks whether its parent lives, seconds. Nearly always its input tells.
+_LOOK_S = 5.0
+# How long to wait for a killed child, seconds: one in the middle of a failing disk's call may
+# not die, and nobody shall hang on it.
+_KILL_S = 10.0
+
+# Not `python -m`: that would look for modules in the current directory first, and by PYTHONPATH.
+# The standard library comes first, so that nothing beside marram can stand in for it.
+_CHILD = """
+import sys
+sys.path += sys.argv[3:]
+import importlib
+importlib.import_module(sys.argv[1]).main()
+"""
 
 
 class PosixFile:
@@ -268,6 +297,144 @@ class PosixEnv:
 
     def pause(self) -> None:
         time.sleep(0)  # drops the GIL; a waiting thread takes it
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def spawn(self, module: str) -> Child | None:
+        if not _is_python(sys.executable) or getattr(sys, "frozen", False):
+            return None
+        return _PosixChild(
+            # Isolated from the user's variables and files (-I); without site (-S), whose work is
+            # done by passing on where modules are found.
+            [sys.executable, "-I", "-S", "-c", _CHILD, module, str(os.getpid()), *_module_paths()]
+        )
+
+
+class _PosixChild:
+    __slots__ = ("_owner", "_pipes", "_process", "_receiving", "_sending", "pid")
+
+    def __init__(self, command: Sequence[str]) -> None:
+        import subprocess  # takes 10 ms and much memory: not for those who never need it
+
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            close_fds=True,
+            start_new_session=True,  # no terminal, so no Ctrl-C
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._sending: IO[bytes] = self._process.stdin
+        self._receiving: IO[bytes] = self._process.stdout
+        self._pipes = threading.Lock()  # held while a pipe is used, or closed
+        self._owner = os.getpid()
+        self.pid = self._process.pid
+
+    def send(self, data: bytes) -> None:
+        with self._pipes:
+            _write_all(self._sending.fileno() if not self._sending.closed else _NO_FD, data)
+
+    def receive(self, size: int) -> bytes:
+        with self._pipes:
+            return _read_all(
+                self._receiving.fileno() if not self._receiving.closed else _NO_FD, size
+            )
+
+    def kill(self) -> None:
+        if os.getpid() != self._owner:
+            return  # a forked copy: the process is its parent's
+        import subprocess
+
+        self._process.kill()
+        try:
+            self._process.wait(_KILL_S)
+        except subprocess.TimeoutExpired:
+            return  # the pipes may still be waited on
+        # The process is gone, so a thread that waits on a pipe does so no more.
+        with self._pipes:
+            self._sending.close()
+            self._receiving.close()
+
+    def __del__(self) -> None:
+        # At the interpreter's end the child's input ends as well: P2.
+        if hasattr(self, "pid") and not sys.is_finalizing():
+            self.kill()
+
+
+class _ParentChannel:
+    __slots__ = ("_input", "_output", "_parent")
+
+    def __init__(self, input_fd: int, output_fd: int, parent: int) -> None:
+        self._input = input_fd
+        self._output = output_fd
+        self._parent = parent
+
+    def send(self, data: bytes) -> None:
+        self._check_parent()
+        _write_all(self._output, data)
+
+    def receive(self, size: int) -> bytes:
+        while not select.select([self._input], [], [], _LOOK_S)[0]:
+            self._check_parent()
+        return _read_all(self._input, size)
+
+    def _check_parent(self) -> None:
+        """P2, where a forked process holds the other ends of the pipes."""
+        if os.getppid() != self._parent:
+            raise EOFError("the parent process is gone")
+
+
+def parent_channel() -> Channel:
+    """The way to the process that started this one by spawn(); to be called once, at first.
+
+    From then on print() goes to stderr. When the parent is gone, its methods raise EOFError or
+    OSError: who is busy for long sends something now and then.
+    """
+    input_fd, output_fd = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(nothing, 0)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # the parent has no stderr
+        os.dup2(nothing, 1)
+    os.close(nothing)
+    os.nice(_NICE)
+    return _ParentChannel(input_fd, output_fd, int(sys.argv[2]))
+
+
+def _is_python(path: str | None) -> bool:
+    """Whether an executable is Python's own: it may be a program's that embeds it, or unknown."""
+    name = os.path.basename(path or "")
+    return name.startswith(("python", "pypy")) and os.access(path or "", os.X_OK)
+
+
+def _module_paths() -> list[str]:
+    """Where a child looks for modules: first where this marram is, then where this process does.
+
+    Empty entries, which stand for the current directory, are left out: it may change.
+    """
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return [here, *(path for path in sys.path if isinstance(path, str) and os.path.isabs(path))]
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    parts = []
+    while size:
+        part = os.read(fd, min(size, 1 << 20))
+        if not part:
+            raise EOFError("the other process is gone")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _open(path: str, *, write: bool, create: bool, exclusive: bool = False) -> PosixFile:
