@@ -15,14 +15,23 @@ from marram.env.memory import MemoryEnv
 from marram.errors import Corruption, Error, UnsupportedFormat
 from marram.storage.layout import log_path
 from marram.storage.log.format import (
+    FILE_HEADER_SIZE,
     FRAME_HEADER_SIZE,
     FRAME_MAGIC,
+    LOG,
+    FileKind,
     LogHeader,
-    pack_log_header,
-    unpack_log_header,
+    pack_header,
+    unpack_header,
 )
-from marram.storage.log.reader import Batch, LogReader, read_log_header
-from marram.storage.log.writer import LogWriter
+from marram.storage.log.reader import (
+    Batch,
+    FrameReader,
+    LogReader,
+    read_header,
+    read_log_header,
+)
+from marram.storage.log.writer import FrameWriter, LogWriter
 
 STORE_ID = bytes(range(16))
 HEADER = LogHeader(STORE_ID, 7, 0, 10, 3)
@@ -164,7 +173,7 @@ def test_a_frame_moved_to_another_place_is_not_read() -> None:
 )
 def test_frames_of_another_store_or_log_are_not_read(other: LogHeader) -> None:
     env = make_log([1])
-    env.mutate(PATH, 0, pack_log_header(other))
+    env.mutate(PATH, 0, pack_header(other))
 
     assert read_log(env)[0] == []
 
@@ -197,13 +206,13 @@ def test_a_newer_format_is_refused_by_version() -> None:
 def newer_header(version: int) -> bytes:
     from marram.coding.checksum import crc32
 
-    fields = bytearray(pack_log_header(HEADER)[:-4])
+    fields = bytearray(pack_header(HEADER)[:-4])
     fields[8] = version
     return bytes(fields) + crc32(bytes(fields), HEADER.number).to_bytes(4, "little")
 
 
 def test_header_round_trip() -> None:
-    assert unpack_log_header(pack_log_header(HEADER)) == (HEADER, 1)
+    assert unpack_header(pack_header(HEADER)) == (HEADER, 1)
 
 
 def test_every_flipped_byte_is_noticed_or_cuts_the_tail() -> None:
@@ -261,11 +270,11 @@ def test_a_frame_that_lies_about_its_batches_is_corruption(mangle: str) -> None:
     log = LogWriter.create(env, "/db", HEADER, 0)
     payload = batch_of(11)
     if mangle == "count":
-        log._write(payload, 1, 2, 11, 3, 0)
+        log.write_frame(payload, 1, 2, 11, 3, 0)
     elif mangle == "trailing":
-        log._write(payload + b"junk", 1, 1, 11, 3, 0)
+        log.write_frame(payload + b"junk", 1, 1, 11, 3, 0)
     else:
-        log._write(payload, 1, 1, 13, 3, 0)
+        log.write_frame(payload, 1, 1, 13, 3, 0)
     log.close()
 
     with pytest.raises(Corruption):
@@ -341,5 +350,36 @@ def test_a_reader_stops_at_its_limit() -> None:
     file = env.open(PATH)
 
     batches = list(LogReader(file, HEADER, 0, limit))
+    within = list(LogReader(file, HEADER, 0, limit - 1))
 
     assert [b.sequence for b in batches] == [11, 12]
+    assert [b.sequence for b in within] == [11]
+
+
+def test_f1_a_frame_of_another_kind_of_file_is_not_read() -> None:
+    # Same number, store and offset, and a kind of frame that both may have.
+    for kind in (FileKind("other", LOG.magic, 1, LOG.frames, b"scope"), LOG):
+        env = MemoryEnv()
+        env.put_file(PATH, pack_header(HEADER))
+        file = env.open(PATH, write=True)
+        frames = FrameWriter(file, kind, HEADER, FILE_HEADER_SIZE)
+        frames.write_frame(batch_of(11), 1, 1, 11, 3, 0)
+
+        own, other = list(LogReader(file, HEADER)), FrameReader(file, kind, HEADER)
+
+        assert len(own) == (kind is LOG)
+        assert len(list(other.frames())) == 1
+        assert other.end == file.size()
+
+
+def test_a_header_of_another_kind_of_file_is_damage() -> None:
+    env = make_log([1])
+    with pytest.raises(Corruption, match="the other's header is damaged"):
+        read_header(env.open(PATH), LOG._replace(name="other", magic=b"marramXX"))
+
+
+def test_a_kind_of_frame_that_the_file_cannot_have_is_no_frame() -> None:
+    env = make_log([1])
+    reader = FrameReader(env.open(PATH), LOG._replace(frames=(2,)), HEADER)
+    assert list(reader.frames()) == []
+    assert reader.tail > 0

@@ -1,10 +1,11 @@
 """The log's bytes (docs/formats/log.md): one file header, then frames.
 
 Owns packing, unpacking and checking of headers; not files (writer.py, reader.py) and not what a
-batch means (coding/batch.py).
+batch means (coding/batch.py). A manifest is framed in the same way (lsm/manifest.py): what differs
+is its FileKind.
 
-F1  a header's checksum covers its place: store id, log number and offset are mixed in, so a frame
-    of another log, another store or another offset fails.
+F1  a frame's checksums cover its place: store id, file number and offset are mixed in, and the kind
+    of file too, so a frame of another file, another store or another offset fails.
 F2  a frame's header is checked before its length is believed.
 
 Threading: pure functions.
@@ -17,10 +18,7 @@ from typing import NamedTuple
 
 from marram.coding.checksum import KIND_CRC32, crc32, place_seed
 
-MAGIC = b"marramLG"
-FORMAT_VERSION = 1
-
-# magic, format version u16, checksum kind u8, zero u8, store id, log number u64,
+# magic, format version u16, checksum kind u8, zero u8, store id, file number u64,
 # end of the previous log u64, last sequence number before this log u64, epoch u64, checksum u32
 _FILE = struct.Struct("<8sHBB16sQQQQI")
 FILE_HEADER_SIZE = _FILE.size
@@ -34,12 +32,32 @@ FRAME_HEADER_SIZE = _FRAME.size
 _FRAME_CHECKED = FRAME_HEADER_SIZE - 4
 _U32 = struct.Struct("<I")
 
+# Frame kinds, of all files together. Never reuse a number; 3 and 4 are the manifest's.
 KIND_BATCHES = 1
-KIND_MARK = 2  # no batches: it only carries the promise that everything before it is synced
+KIND_MARK = 2  # holds nothing: it only carries the promise that everything before it is synced
+
+
+class FileKind(NamedTuple):
+    """What tells one kind of framed file from another.
+
+    name: in messages. magic: the file's first 8 bytes. version: the newest format version that is
+    known. frames: the frame kinds it may have. scope: mixed into its frames' checksums, behind the
+    store id, so that a frame of another kind of file fails (F1).
+    """
+
+    name: str
+    magic: bytes
+    version: int
+    frames: tuple[int, ...]
+    scope: bytes
+
+
+# The log's scope is empty: it was there first.
+LOG = FileKind("log", b"marramLG", 1, (KIND_BATCHES, KIND_MARK), b"")
 
 
 class LogHeader(NamedTuple):
-    """What the start of a log file says.
+    """What the start of a log file says; a manifest has the same fields.
 
     previous_end: length of the previous log, bytes, all of it synced before this one was made; 0
     where there is none. base_sequence: the last sequence number before this log.
@@ -53,7 +71,7 @@ class LogHeader(NamedTuple):
 
 
 class FrameHeader(NamedTuple):
-    """What the start of a frame says. synced: the log was durable up to this offset, bytes."""
+    """What the start of a frame says. synced: the file was durable up to this offset, bytes."""
 
     payload_size: int
     kind: int
@@ -65,28 +83,33 @@ class FrameHeader(NamedTuple):
     payload_checksum: int
 
 
-def pack_log_header(header: LogHeader) -> bytes:
+def pack_header(header: LogHeader, kind: FileKind = LOG) -> bytes:
     """The file header's bytes."""
-    fields = _FILE.pack(MAGIC, FORMAT_VERSION, KIND_CRC32, 0, *header, 0)[:_FILE_CHECKED]
+    fields = _FILE.pack(kind.magic, kind.version, KIND_CRC32, 0, *header, 0)[:_FILE_CHECKED]
     return fields + _U32.pack(crc32(fields, header.number & 0xFFFFFFFF))
 
 
-def unpack_log_header(data: bytes) -> tuple[LogHeader | None, int]:
+def unpack_header(data: bytes, file_kind: FileKind = LOG) -> tuple[LogHeader | None, int]:
     """(header, format version); the header is None where the bytes are no intact header.
 
-    A format version above FORMAT_VERSION comes with an intact header only: the checksum is in the
-    same place in every version, so damage to the version field reads as damage.
+    A format version above file_kind.version comes with an intact header only: the checksum is in
+    the same place in every version, so damage to the version field reads as damage.
     """
     if len(data) < FILE_HEADER_SIZE:
         return None, 0
     magic, version, kind, zero, store_id, number, end, sequence, epoch, checksum = _FILE.unpack(
         data[:FILE_HEADER_SIZE]
     )
-    if magic != MAGIC or crc32(data[:_FILE_CHECKED], number & 0xFFFFFFFF) != checksum:
+    if magic != file_kind.magic or crc32(data[:_FILE_CHECKED], number & 0xFFFFFFFF) != checksum:
         return None, 0
-    if version == FORMAT_VERSION and (kind != KIND_CRC32 or zero):
+    if version == file_kind.version and (kind != KIND_CRC32 or zero):
         return None, 0
     return LogHeader(store_id, number, end, sequence, epoch), version
+
+
+def place_of(header: LogHeader, kind: FileKind) -> tuple[int, bytes]:
+    """What the frames of a file mix into their checksums beside their offset (F1)."""
+    return header.number, header.store_id + kind.scope
 
 
 def pack_frame(
@@ -100,7 +123,7 @@ def pack_frame(
     offset: int,
     place: tuple[int, bytes],
 ) -> bytes:
-    """A frame's bytes, for `offset` of the log `place` = (number, store id)."""
+    """A frame's bytes, for `offset` of the file that place_of() gave `place` for."""
     seed = place_seed(place[0], offset, place[1])
     fields = _FRAME.pack(
         FRAME_MAGIC, len(payload), kind, KIND_CRC32, 0, batch_count, first_sequence, epoch,
@@ -109,10 +132,12 @@ def pack_frame(
     return b"".join((fields, _U32.pack(crc32(fields, seed)), payload))
 
 
-def unpack_frame_header(data: bytes, at: int, offset: int, seed: int) -> FrameHeader | None:
-    """The frame header at data[at:], which lies at `offset` of its log; None where none is intact.
+def unpack_frame_header(
+    data: bytes, at: int, offset: int, seed: int, kinds: tuple[int, ...] = LOG.frames
+) -> FrameHeader | None:
+    """The frame header at data[at:], which lies at `offset` of its file; None where none is intact.
 
-    seed: place_seed of that offset.
+    seed: place_seed of that offset; kinds: the frame kinds that its file may have.
     """
     if len(data) - at < FRAME_HEADER_SIZE or not data.startswith(FRAME_MAGIC, at):
         return None
@@ -122,7 +147,7 @@ def unpack_frame_header(data: bytes, at: int, offset: int, seed: int) -> FrameHe
     _, size, kind, checksum_kind, zero, count, first, epoch, time_ms, synced, payload_sum, _ = (
         fields
     )
-    known = kind in (KIND_BATCHES, KIND_MARK) and checksum_kind == KIND_CRC32 and zero == 0
+    known = kind in kinds and checksum_kind == KIND_CRC32 and zero == 0
     if not known or synced > offset or (kind == KIND_MARK and (size or count)):
         return None
     return FrameHeader(size, kind, count, first, epoch, time_ms, synced, payload_sum)

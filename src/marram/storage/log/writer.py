@@ -1,7 +1,8 @@
 """The log being written: preallocated space, frames, syncs.
 
-Owns one open log file, where its next frame goes and up to where it is synced; not the order of
-commits (storage/commit.py), and not when to start the next log.
+Owns one open file of frames, where its next frame goes and up to where it is synced (FrameWriter:
+a manifest is written by it as well), and the log's space; not the order of commits
+(storage/commit.py), and not when to start the next log.
 
 W1  space is reserved before a frame is written, so a full disk refuses a write and never tears it.
 W2  after sync() every frame written before it is durable; `synced` says up to where.
@@ -19,27 +20,62 @@ from marram.storage.log.format import (
     FRAME_HEADER_SIZE,
     KIND_BATCHES,
     KIND_MARK,
+    LOG,
+    FileKind,
     LogHeader,
     pack_frame,
-    pack_log_header,
+    pack_header,
+    place_of,
 )
 
-_GROW_MIN = 64 * 1024
-_GROW_MAX = 16 * 1024 * 1024
+GROW_MIN = 64 * 1024
+GROW_MAX = 16 * 1024 * 1024
 
 
-class LogWriter:
+class FrameWriter:
+    """A file of frames, open for appending."""
+
+    def __init__(self, file: File, kind: FileKind, header: LogHeader, end: int) -> None:
+        """Continue `file` at `end`; everything before it is durable."""
+        self.file = file
+        self.header = header
+        self.end = end
+        self.synced = end
+        self._place = place_of(header, kind)
+
+    def write_frame(
+        self, payload: bytes, kind: int, count: int, first: int, epoch: int, time_ms: int
+    ) -> None:
+        """Append one frame. Raises OSError (W3).
+
+        kind: of frame; count: of what is in it, first: the number of the first of them.
+        """
+        frame = pack_frame(
+            payload, kind, count, first, epoch, time_ms, self.synced, self.end, self._place
+        )
+        self.file.write(frame, self.end)
+        self.end += len(frame)
+
+    def sync(self) -> None:
+        """Make what was written durable (W2). Raises OSError (W3)."""
+        end = self.end
+        self.file.sync_data()
+        self.synced = max(self.synced, end)
+
+    def close(self) -> None:
+        """Close the file; what was not synced is not made durable."""
+        self.file.close()
+
+
+class LogWriter(FrameWriter):
     """One log file, open for appending."""
 
     def __init__(self, file: File, header: LogHeader, end: int, allocated: int) -> None:
         """Continue `file` at `end`; everything before it is durable."""
-        self.file = file
-        self.header = header
+        super().__init__(file, LOG, header, end)
         self.number = header.number
-        self.end = end
-        self.synced = end
+        self.max_step = GROW_MAX  # it grows by no more at a time, bytes
         self._allocated = allocated
-        self._place = (header.number, header.store_id)
 
     @classmethod
     def create(cls, env: Env, directory: str, header: LogHeader, reserve: int) -> LogWriter:
@@ -49,9 +85,9 @@ class LogWriter:
         """
         file = env.open(log_path(directory, header.number), write=True, create=True, exclusive=True)
         try:
-            allocated = FILE_HEADER_SIZE + max(_GROW_MIN, reserve)
+            allocated = FILE_HEADER_SIZE + max(GROW_MIN, reserve)
             file.allocate(0, allocated)
-            file.write(pack_log_header(header), 0)
+            file.write(pack_header(header), 0)
             file.sync()
             env.sync_dir(directory)
         except BaseException:
@@ -67,7 +103,7 @@ class LogWriter:
         wanted = self.end + pending + 2 * FRAME_HEADER_SIZE
         if wanted <= self._allocated:
             return False
-        grow = min(max(_GROW_MIN, self._allocated), _GROW_MAX)
+        grow = min(max(GROW_MIN, self._allocated), self.max_step)
         size = max(wanted - self._allocated, grow)
         self.file.allocate(self._allocated, size)
         self._allocated += size
@@ -76,33 +112,14 @@ class LogWriter:
     def write(self, batches: list[bytes], first_sequence: int, epoch: int, time_ms: int) -> None:
         """Write one frame holding a commit group. Raises OSError (W3)."""
         payload = batches[0] if len(batches) == 1 else b"".join(batches)
-        self._write(payload, KIND_BATCHES, len(batches), first_sequence, epoch, time_ms)
+        self.write_frame(payload, KIND_BATCHES, len(batches), first_sequence, epoch, time_ms)
 
     def mark(self, last_sequence: int, epoch: int, time_ms: int) -> None:
         """Write a frame without batches that promises everything before it. Raises OSError (W3)."""
-        self._write(b"", KIND_MARK, 0, last_sequence + 1, epoch, time_ms)
-
-    def sync(self) -> None:
-        """Make what was written durable (W2). Raises OSError (W3)."""
-        end = self.end
-        self.file.sync_data()
-        self.synced = max(self.synced, end)
+        self.write_frame(b"", KIND_MARK, 0, last_sequence + 1, epoch, time_ms)
 
     def trim(self) -> None:
         """Give the unused reservation back; for a log that ends here. Raises OSError (W3)."""
         self.file.truncate(self.end)
         self.file.sync()
         self._allocated = self.synced = self.end
-
-    def close(self) -> None:
-        """Close the file; what was not synced is not made durable."""
-        self.file.close()
-
-    def _write(
-        self, payload: bytes, kind: int, count: int, first: int, epoch: int, time_ms: int
-    ) -> None:
-        frame = pack_frame(
-            payload, kind, count, first, epoch, time_ms, self.synced, self.end, self._place
-        )
-        self.file.write(frame, self.end)
-        self.end += len(frame)
