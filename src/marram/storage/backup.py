@@ -1,7 +1,8 @@
 """Backup and restore: a consistent copy of a store while it is written, and the way back.
 
 Owns the two copies; not the formats. A backup is a store itself: it can be opened, verified and
-copied with ordinary tools.
+copied with ordinary tools. It has the store's id, and of its files hard links where they never
+change and the file system has links: an lsm store is backed up in the time of a flush.
 
 B1  a backup holds the state at one committed position.
 B2  the target becomes a store in its last step only: an interrupted backup or restore is not one.
@@ -12,14 +13,15 @@ Threading: beside writers; one backup at a time has a target.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from marram.env.api import Env
 from marram.errors import Corruption, InvalidArgument, NotAStore
-from marram.storage import layout
-from marram.storage.checkpoint import Origin
-from marram.storage.generations import Progress
-from marram.storage.recovery import write_first_generation
+from marram.storage import engines, layout
+from marram.storage.engine import Origin, Progress
+from marram.storage.recovery import log_headers, start_first_log, write_first_generation
 from marram.storage.store import Position, Store
-from marram.storage.verify import verify_directory
+from marram.storage.verify import tables_of, verify_directory
 
 _COPY_SIZE = 1024 * 1024
 
@@ -27,16 +29,20 @@ _COPY_SIZE = 1024 * 1024
 def backup(store: Store, target: str, progress: Progress | None = None) -> Position:
     """Write the state of `store` as of now into the new or empty directory `target`.
 
-    Returns the position it holds. Raises InvalidArgument: the target is in use; OSError.
+    Returns the position it holds. Raises InvalidArgument: the target is in use; OSError;
+    StoreFull, StoreFailed: the flush it begins with could not be done.
     """
+    _claim(store.env, target)
+    if store.engine.name == engines.LSM:
+        return _link_tables(store, target, progress)
     env = store.env
-    _claim(env, target)
     snapshot = store.snapshot()
     try:
         store.wait(snapshot.position)
         origin = Origin(store.store_id, store.epoch, snapshot.position, store.now_ms())
-        slices = store.generations.slices(snapshot, origin.time_ms, progress)
-        write_first_generation(env, target, origin, slices)
+        slices = store.rows(snapshot, origin.time_ms, progress)
+        options = replace(store.options, engine=store.engine.name)
+        write_first_generation(env, target, options, origin, slices)
     finally:
         store.release(snapshot)
     return Position(origin.epoch, origin.sequence)
@@ -57,12 +63,53 @@ def restore(env: Env, source: str, target: str, progress: Progress | None = None
     found = layout.numbered(env.list_dir(source))
     names = [f"checkpoint.{generation}"]
     names += [f"logfile.{number}" for number in found["logfile"] if number >= generation]
+    store_id = log_headers(env, source, [generation])[0][0].store_id
+    tables = tables_of(env, source, generation, store_id)
+    if tables is not None:
+        _make_folder(env, layout.tables_path(target), target)
+        names += [f"{layout.TABLES}/{number}.sst" for number in tables]
     total = sum(_size(env, f"{source}/{name}") for name in names)
     done = 0
     for name in names:
         done = _copy(env, f"{source}/{name}", f"{target}/{name}", done, total, progress)
+    if tables is not None:
+        env.sync_dir(layout.tables_path(target))
     env.sync_dir(target)
     layout.switch_version(env, target, generation)
+
+
+def _link_tables(store: Store, target: str, progress: Progress | None) -> Position:
+    """Flush, and link the tables there are then: they never change."""
+    from marram.storage.lsm.engine import LsmEngine
+    from marram.storage.lsm.manifest import write_manifest
+
+    engine = store.engine
+    assert isinstance(engine, LsmEngine)
+    env = store.env
+    _make_folder(env, layout.tables_path(target), target)
+    store.checkpoint()
+    listing = engine.listing()  # its version keeps the files (lsm/tables.py, G2)
+    done, total = 0, listing.version.size_bytes
+    for level in listing.version.levels:
+        for table in level.tables:
+            source = layout.table_path(store.directory, table.number)
+            path = layout.table_path(target, table.number)
+            try:
+                env.link(source, path)
+                done += table.size_bytes
+            except OSError:  # another file system, or one without links
+                done = _copy(env, source, path, done, total, None)
+            if progress is not None:
+                progress(done, total)
+    env.sync_dir(layout.tables_path(target))
+    write_manifest(env, target, 0, listing).close()
+    start_first_log(env, target, listing.origin)
+    return Position(listing.origin.epoch, listing.origin.sequence)
+
+
+def _make_folder(env: Env, path: str, parent: str) -> None:
+    env.make_dir(path)
+    env.sync_dir(parent)
 
 
 def _claim(env: Env, target: str) -> None:

@@ -1,7 +1,7 @@
 """checkpoint.N of the memory engine: the whole map at one position, as one sorted table.
 
 Owns what goes into the table besides the rows (whose position it is), and streaming it in slices;
-not the table format (sstable/) and not the generation switch (store.py).
+not the table format (sstable/) and not the generation switch (generations.py).
 
 K1  a checkpoint holds the state at exactly `sequence`; the log is replayed from there.
 K2  writing one holds the interpreter for a slice at a time, so that writers go on.
@@ -11,32 +11,64 @@ Threading: write_checkpoint runs in the background; load_checkpoint alone, in re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from marram.coding.batch import KEYSPACES
-from marram.env.api import Env
+from marram.env.api import Env, File
 from marram.errors import Corruption, UnsupportedFormat
+from marram.storage.engine import Home, Origin, Progress, rows_of
 from marram.storage.entry import stored
 from marram.storage.layout import checkpoint_path
-from marram.storage.memory.engine import MemoryEngine
+from marram.storage.sstable.block import Row
 from marram.storage.sstable.reader import Table
-from marram.storage.sstable.writer import Row, TableOptions, TableWriter
+from marram.storage.sstable.writer import TableOptions, TableWriter
+
+if TYPE_CHECKING:
+    from marram.storage.memory.engine import MemoryEngine, Snapshot
+
+_ENGINE = b"memory"
 
 
-class Origin(NamedTuple):
-    """Whose state a checkpoint is, and as of when.
+class MemoryGeneration:
+    """The next generation of the memory engine; an engine.NewGeneration."""
 
-    sequence: the last batch it holds; time_ms: the store's clock then, so that time never goes
-    back past it.
-    """
+    def __init__(self, home: Home, number: int, engine: MemoryEngine, pin: Snapshot) -> None:
+        self.position = pin.position
+        self._home = home
+        self._number = number
+        self._engine = engine
+        self._pin = pin
+        self._is_ours = False  # whether checkpoint.N is to be removed where this fails
 
-    store_id: bytes
-    epoch: int
-    sequence: int
-    time_ms: int
+    def write(self, origin: Origin, check: Callable[[], None], progress: Progress | None) -> None:
+        """Stream the pinned state to checkpoint.N. Raises OSError."""
+        env, directory, options, lock, _ = self._home
+        slices = rows_of(self._pin, origin.time_ms, lock, check, progress)
+        self._is_ours = True
+        compression = options.checkpoint_compression
+        write_checkpoint(env, directory, self._number, origin, slices, compression)
+
+    @contextlib.contextmanager
+    def switching(self) -> Iterator[None]:
+        """Around the switch of `version`; a switch that failed may yet have happened."""
+        self._is_ours = False
+        yield
+
+    def end(self) -> None:
+        """Unpin the state; remove what did not become a generation."""
+        env, directory, _, lock, _ = self._home
+        if self._is_ours:
+            path = checkpoint_path(directory, self._number)
+            with contextlib.suppress(OSError):  # recovery removes it as well
+                if env.exists(path):
+                    env.remove(path)
+        with lock:
+            retired = self._engine.release(self._pin)
+        _free(env, retired)
 
 
 def write_checkpoint(
@@ -64,7 +96,7 @@ def write_checkpoint(
             env.pause()
         info = writer.finish(
             {
-                "engine": MemoryEngine.name.encode(),
+                "engine": _ENGINE,
                 "epoch": origin.epoch,
                 "sequence": origin.sequence,
                 "time_ms": origin.time_ms,
@@ -77,15 +109,20 @@ def write_checkpoint(
     return info.size_bytes
 
 
+def open_checkpoint(env: Env, path: str) -> File:
+    """The file, for reading. Raises Corruption: it is missing."""
+    try:
+        return env.open(path)
+    except FileNotFoundError:
+        raise Corruption("the file is missing", path) from None
+
+
 def load_checkpoint(
     env: Env, directory: str, generation: int, store_id: bytes, engine: MemoryEngine
 ) -> Origin:
     """Fill an empty engine from checkpoint.N. Raises Corruption, UnsupportedFormat."""
     path = checkpoint_path(directory, generation)
-    try:
-        file = env.open(path)
-    except FileNotFoundError:
-        raise Corruption("the file is missing", path) from None
+    file = open_checkpoint(env, path)
     try:
         table = Table.open(file, generation, store_id)
         origin = _origin(table, path, store_id)
@@ -108,10 +145,19 @@ def _load(engine: MemoryEngine, keyspace: int, rows: list[Row]) -> None:
 def _origin(table: Table, path: str, store_id: bytes) -> Origin:
     properties = table.properties
     engine = properties.get("engine")
-    if engine != MemoryEngine.name.encode():
+    if engine != _ENGINE:
         raise UnsupportedFormat(f"{path}: a checkpoint of engine {engine!r}")
     numbers = [properties.get(name) for name in ("epoch", "sequence", "time_ms")]
     if not all(isinstance(number, int) for number in numbers):
         raise Corruption("the checkpoint does not say its position", path)
     epoch, sequence, time_ms = numbers
     return Origin(store_id, epoch, sequence, time_ms)  # type: ignore[arg-type]
+
+
+def _free(env: Env, retired: list[dict[bytes, Any]]) -> None:
+    """Free old versions a little at a time: one big free would hold every thread up."""
+    for links in retired:
+        while links:
+            for _ in range(min(1000, len(links))):
+                links.popitem()
+            env.pause()

@@ -27,8 +27,8 @@ from marram.storage.arguments import (
     to_bytes,
 )
 from marram.storage.backup import backup as backup_store
+from marram.storage.engine import Progress
 from marram.storage.entry import Stored, deadline_of, is_expired, string_of
-from marram.storage.generations import Progress
 from marram.storage.options import options_from
 from marram.storage.snapshot import CHUNK_ROWS, Snapshot
 from marram.storage.store import Position, Store
@@ -43,7 +43,7 @@ _MISSING: Any = object()
 def open_db(
     directory: str | os.PathLike[str],
     *,
-    engine: str = "memory",
+    engine: str | None = None,
     durability: str = "sync",
     create: bool = True,
     env: Env | None = None,
@@ -51,7 +51,9 @@ def open_db(
 ) -> DB:
     """Open the store in `directory`, making it where there is none, and return it.
 
-    engine: "memory". durability: "sync", "interval" or "none"; create: make a missing store.
+    engine: "memory" or "lsm", of a new store, and what an existing one must have; None for
+    whichever that has, and "memory" for a new one. durability: "sync", "interval" or "none";
+    create: make a missing store.
     env: a stand-in for the operating system; the real one by default.
     options: the other fields of marram.storage.options.Options, by name.
     Raises Locked, NotAStore, Corruption, UnsupportedFormat, InvalidArgument, OSError.
@@ -374,6 +376,27 @@ class DB(MutableMapping[bytes, bytes]):
     def checkpoint(self, progress: Progress | None = None) -> None:
         """Write the present state to a new generation, so that the log starts anew."""
         self._store.checkpoint(progress)
+
+    def compact(
+        self,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Flush, and take everything that is of no use any more out of the tables (engine "lsm").
+
+        start, stop: only keys of [start, stop), None for no bound; without either all keyspaces.
+        Blocks the caller, not readers and writers; what is written meanwhile may be left out.
+        The memory engine has nothing to compact: it makes a checkpoint. Raises Interrupted:
+        compactions are paused.
+        """
+        if start is None and stop is None:
+            self._store.compact(None, progress)
+            return
+        low = b"" if start is None else to_bytes(start, "start")
+        high = None if stop is None else to_bytes(stop, "stop")
+        if high is None or low < high:
+            self._store.compact((self._keyspace, low, high), progress)
 
     def sync(self) -> None:
         """Make everything written so far durable, whatever the durability. Raises StoreFailed."""

@@ -63,3 +63,12 @@ def string_of(held: Stored) -> bytes:
     if held.type != TYPE_STRING:
         raise WrongType("the key holds no string")
     return held.value
+
+
+def patched(held: Stored | None, offset: int, data: bytes) -> Stored:
+    """A string with `data` written over it from `offset` on; a gap is zeros, its deadline stays."""
+    value, deadline_ms = b"", 0
+    if held is not None:
+        value, deadline_ms = entry_of(held)[:2]
+    head = value[:offset] if offset <= len(value) else value.ljust(offset, b"\0")
+    return stored(b"".join((head, data, value[offset + len(data) :])), deadline_ms, TYPE_STRING)

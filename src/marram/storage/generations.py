@@ -1,15 +1,15 @@
 """Generations: starting a new one from the present state, while writers go on.
 
 Owns which generation is active, which logs are live, and background work on them; not the switch
-of the version file (layout.py) nor what a checkpoint holds (checkpoint.py).
+of the version file (layout.py) nor what a checkpoint holds (the engine's).
 
 G1  a checkpoint never blocks writers for longer than the switch of the log file.
 G2  nothing is removed before the version that no longer needs it is durable.
 G3  a checkpoint that finds no room leaves the old generation going on; any other error is final.
 
 A switch, in order: the old log is marked and synced; the next log is made and writers go on in it;
-a snapshot is pinned and streamed to checkpoint.N; `version` is switched; old files are removed. A
-crash anywhere leaves the old generation with both logs, or the new one.
+the engine pins its state and writes it (engine.NewGeneration); `version` is switched; old files
+are removed. A crash anywhere leaves the old generation with both logs, or the new one.
 
 Threading: any thread; _running serializes checkpoints, the commit queue hands out the log.
 """
@@ -17,7 +17,6 @@ Threading: any thread; _running serializes checkpoints, the commit queue hands o
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -26,26 +25,17 @@ from typing import Any
 from marram.env.api import Env, Task
 from marram.errors import Closed, StoreFull
 from marram.storage import layout
-from marram.storage.checkpoint import Origin, write_checkpoint
 from marram.storage.clock import StoreClock
 from marram.storage.commit import CommitQueue
+from marram.storage.engine import SPACE_ERRORS, Engine, Home, Origin, Progress
 from marram.storage.lock import CloseNote
 from marram.storage.log.format import LogHeader
 from marram.storage.log.writer import LogWriter
-from marram.storage.memory.engine import MemoryEngine, Snapshot
 from marram.storage.options import Options
 from marram.storage.recovery import Recovered
-from marram.storage.sstable.writer import Row
 
 _logger = logging.getLogger("marram.store")
 
-SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors that say there is no room; anything else on a durable file is final (P4)."""
-
-Progress = Callable[[int, int], None]
-"""progress(done, total): called now and then, from the working thread."""
-
-_SLICE_KEYS = 256  # keys a checkpoint takes per step: well under a millisecond of the lock
 _RETRY_NS = 30 * 10**9  # after a checkpoint failed: every try costs a log file
 
 
@@ -57,7 +47,7 @@ class Generations:
         env: Env,
         directory: str,
         options: Options,
-        engine: MemoryEngine,
+        engine: Engine,
         commit: CommitQueue,
         clock: StoreClock,
         recovered: Recovered,
@@ -69,6 +59,7 @@ class Generations:
         self._engine = engine
         self._commit = commit
         self._clock = clock
+        self._home = Home(env, directory, options, commit.lock, clock.now_ms)
         self._store_id = recovered.store_id
         self._earlier_logs = recovered.logs[:-1]
         self._earlier_log_bytes = recovered.live_log_bytes
@@ -86,6 +77,7 @@ class Generations:
 
     def open(self) -> None:
         """Start what runs all the time."""
+        self._commit.log.max_step = self._engine.log_step_bytes
         if self._options.durability == "interval":
             self._tasks.append(self._env.start("marram-sync", self._sync_now_and_then))
 
@@ -94,14 +86,10 @@ class Generations:
         return self._earlier_log_bytes + self._commit.log.end
 
     def due(self) -> bool:
-        """Whether the log has outgrown both the option's bytes and its ratio to the data."""
-        minimum = self._options.checkpoint_log_bytes
-        size = self.log_bytes()
-        if not minimum or size < minimum or self._queued:
+        """Whether a checkpoint should be made now, by the engine's measure."""
+        if self._queued or not self._engine.generation_due(self.log_bytes(), self._home):
             return False
-        if self._last_error and self._env.monotonic_ns() < self._retry_at_ns:
-            return False
-        return size >= self._options.checkpoint_log_ratio * self._engine.data_bytes()
+        return not self._last_error or self._env.monotonic_ns() >= self._retry_at_ns
 
     def start(self) -> bool:
         """Checkpoint in the background; False where one is under way already."""
@@ -111,6 +99,20 @@ class Generations:
         self._tasks = [task for task in self._tasks if not task.join(0)]
         self._tasks.append(self._env.start("marram-checkpoint", self._in_background))
         return True
+
+    def help(self, timeout_s: float) -> bool:
+        """Wait for the background checkpoint, starting one that is due; False where none runs.
+
+        Raises StoreFull: there is no room for it.
+        """
+        if self.due():
+            self.start()
+        elif self._last_error and not self._queued:
+            raise StoreFull(f"no room for a checkpoint: {self._last_error}")
+        tasks = self._tasks if self._queued else []
+        for task in tasks[-1:]:
+            task.join(timeout_s)
+        return bool(tasks)
 
     def checkpoint(
         self, progress: Progress | None = None, check_open: Callable[[], None] | None = None
@@ -136,29 +138,6 @@ class Generations:
             self._last_error = ""
             self._count += 1
             self.last_ms = self._env.wall_ms()
-
-    def slices(
-        self, snapshot: Snapshot, now_ms: int, progress: Progress | None
-    ) -> Iterator[list[Row]]:
-        """A snapshot's rows in order, a slice at a time under the lock. Raises Closed."""
-        total = sum(len(space) for space in snapshot.spaces)
-        done = 0
-        for keyspace in range(len(snapshot.spaces)):
-            start: bytes | None = b""
-            while start is not None:
-                if self._stop.is_set():
-                    raise Closed("the store is closing")
-                with self._commit.lock:
-                    rows, start = snapshot.chunk(keyspace, start, None, _SLICE_KEYS, now_ms)
-                yield [
-                    (keyspace, key, held, 0, 0)
-                    if isinstance(held, bytes)
-                    else (keyspace, key, held.value, held.deadline_ms, held.type)
-                    for key, held in rows
-                ]
-                done += len(rows)
-                if progress is not None:
-                    progress(min(done, total), total)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -228,6 +207,7 @@ class Generations:
         new: LogWriter | None = None
         try:
             new = LogWriter.create(self._env, self._directory, header, commit.pending_bytes)
+            new.max_step = self._engine.log_step_bytes
             commit.give_log(new)
         except BaseException as error:
             self._abandon_log(number, new, error)
@@ -252,35 +232,20 @@ class Generations:
         self._commit.give_log(error=None if is_space else error)
 
     def _write(self, generation: int, progress: Progress | None) -> None:
-        """Stream the present state to checkpoint.N and switch to it. Raises OSError."""
+        """Have the engine write its present state and switch to it. Raises OSError."""
         env, directory, commit = self._env, self._directory, self._commit
         with commit.lock:
-            snapshot = self._engine.snapshot(commit.last)
+            work = self._engine.begin_generation(self._home, generation, commit.last)
         try:
-            commit.wait(snapshot.position)
-            now_ms = self._clock.now_ms()
-            origin = Origin(self._store_id, commit.epoch, snapshot.position, now_ms)
-            slices = self.slices(snapshot, now_ms, progress)
-            compression = self._options.checkpoint_compression
-            write_checkpoint(env, directory, generation, origin, slices, compression)
-        except BaseException:
-            path = layout.checkpoint_path(directory, generation)
-            with contextlib.suppress(OSError):  # recovery removes it as well
-                if env.exists(path):
-                    env.remove(path)
-            raise
+            commit.wait(work.position)
+            origin = Origin(self._store_id, commit.epoch, work.position, self._clock.now_ms())
+            work.write(origin, self._check_going_on, progress)
+            # The log may be behind the state that was just written: it would go on with a hole.
+            self.sync_log()
+            with work.switching():
+                self._switch_version(generation)
         finally:
-            with commit.lock:
-                retired = self._engine.release(snapshot)
-            self._free(retired)
-        # The log may be behind the state that was just written: it would go on with a hole.
-        self.sync_log()
-        try:
-            layout.switch_version(env, directory, generation)
-        except OSError as error:
-            # Which generation a crash would find is unknown now.
-            commit.fail(error)
-            commit.check()
+            work.end()
         old_number, self.number = self.number, generation
         old_logs, self._earlier_logs = self._earlier_logs, []
         self._earlier_log_bytes = 0
@@ -288,13 +253,17 @@ class Generations:
         for number in old_logs:
             env.remove(layout.log_path(directory, number))
 
-    def _free(self, retired: list[dict[bytes, Any]]) -> None:
-        """Free old versions a little at a time: one big free would hold every thread up."""
-        for links in retired:
-            while links:
-                for _ in range(min(1000, len(links))):
-                    links.popitem()
-                self._env.pause()
+    def _switch_version(self, generation: int) -> None:
+        try:
+            layout.switch_version(self._env, self._directory, generation)
+        except OSError as error:
+            # Which generation a crash would find is unknown now.
+            self._commit.fail(error)
+            self._commit.check()
+
+    def _check_going_on(self) -> None:
+        if self._stop.is_set():
+            raise Closed("the store is closing")
 
     # -- private: syncing ------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ the files hold.
     newVersion     written and synced first, then renamed over version
     checkpoint.N   what generation N starts from (storage/sstable)
     logfile.N      the log after checkpoint.N (storage/log)
+    tables/N.sst   sorted tables of the lsm engine (storage/sstable)
 
 L1  after a crash at any call, `version` holds the old number or the new one, whole.
 L2  nothing is removed that the durable `version` still needs.
@@ -25,8 +26,10 @@ from marram.errors import Corruption
 LOCK = "LOCK"
 VERSION = "version"
 NEW_VERSION = "newVersion"
+TABLES = "tables"
 
 _NUMBERED = re.compile(r"(checkpoint|logfile)\.(0|[1-9][0-9]{0,17})\Z")
+_TABLE = re.compile(r"(0|[1-9][0-9]{0,17})\.sst\Z")
 _NUMBER = re.compile(rb"(0|[1-9][0-9]{0,17})\n\Z")
 
 
@@ -38,6 +41,22 @@ def checkpoint_path(directory: str, generation: int) -> str:
 def log_path(directory: str, number: int) -> str:
     """Where logfile.N is."""
     return f"{directory}/logfile.{number}"
+
+
+def tables_path(directory: str) -> str:
+    """The folder of the sorted tables."""
+    return f"{directory}/{TABLES}"
+
+
+def table_path(directory: str, number: int) -> str:
+    """Where table N is."""
+    return f"{directory}/{TABLES}/{number}.sst"
+
+
+def table_number(name: str) -> int | None:
+    """The number of a table by its file name; None for a name that is no table's."""
+    match = _TABLE.match(name)
+    return int(match[1]) if match else None
 
 
 def numbered(names: list[str]) -> dict[str, list[int]]:
@@ -52,7 +71,7 @@ def numbered(names: list[str]) -> dict[str, list[int]]:
 
 def is_ours(name: str) -> bool:
     """Whether a file of that name belongs to a store."""
-    return name in (LOCK, VERSION, NEW_VERSION) or _NUMBERED.match(name) is not None
+    return name in (LOCK, VERSION, NEW_VERSION, TABLES) or _NUMBERED.match(name) is not None
 
 
 def read_version(env: Env, directory: str) -> int:

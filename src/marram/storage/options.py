@@ -12,10 +12,11 @@ import difflib
 from dataclasses import dataclass, fields
 from typing import Any
 
-from marram.errors import InvalidArgument
+from marram.errors import InvalidArgument, UnsupportedFormat
 
-ENGINES = ("memory",)
+ENGINES = ("memory", "lsm")
 DURABILITIES = ("sync", "interval", "none")
+COMPRESSIONS = ("none", "zlib", "zstd")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -25,7 +26,8 @@ MIB = 1024 * KIB
 class Options:
     """How a store behaves.
 
-    engine: where the map lives; "memory".
+    engine: where the map lives: "memory", or "lsm", which keeps it in sorted tables on disk; None
+        for whichever an existing store has, and "memory" for a new one.
     durability: when a write is acknowledged. "sync": after its log frame is on disk; "interval":
         after it is with the operating system, which is told to write it out every interval_ms;
         "none": after it is with the operating system. All three survive the death of the process.
@@ -34,12 +36,20 @@ class Options:
     max_key_bytes, max_value_bytes: what put() accepts; at least 1.
     checkpoint_log_bytes, checkpoint_log_ratio: a checkpoint is due when the log has both that many
         bytes and that many times the live data; 0 bytes turns background checkpoints off.
-    checkpoint_compression: "none" or "zlib", for the checkpoint's blocks.
-    memory_limit: bytes of keys and values (with their overhead, estimated) above which writes that
-        add data are refused; 0 for no limit.
+    checkpoint_compression: "none", "zlib" or "zstd", for the checkpoint's blocks. "zstd" needs
+        Python 3.14, or the package backports.zstd, wherever the store is opened.
+    memory_limit: bytes, 0 for none. For the memory engine: of keys and values (with their overhead,
+        estimated) above which writes that add data are refused. For the lsm engine: the one budget
+        that memtables, block cache and open tables share; by default 512 MiB.
+    memtable_bytes: lsm: how much is collected in memory before it is flushed to a table; 0 for an
+        eighth of the budget, but 64 MiB at most.
+    filter_bits_per_key: lsm: what tables spend on telling that a key is not there, 0 to 64 bits.
+    compaction_rate: lsm: bytes a second that compactions may read and write together; 0 for as
+        many as the disk takes.
+    max_open_tables: lsm: table files held open at most.
     """
 
-    engine: str = "memory"
+    engine: str | None = None
     durability: str = "sync"
     interval_ms: int = 1000
     create: bool = True
@@ -49,17 +59,30 @@ class Options:
     checkpoint_log_ratio: float = 1.0
     checkpoint_compression: str = "none"
     memory_limit: int = 0
+    memtable_bytes: int = 0
+    filter_bits_per_key: int = 10
+    compaction_rate: int = 0
+    max_open_tables: int = 1000
 
     def __post_init__(self) -> None:
-        _one_of("engine", self.engine, ENGINES)
+        if self.engine is not None:
+            _one_of("engine", self.engine, ENGINES)
         _one_of("durability", self.durability, DURABILITIES)
-        _one_of("checkpoint_compression", self.checkpoint_compression, ("none", "zlib"))
+        _one_of("checkpoint_compression", self.checkpoint_compression, COMPRESSIONS)
+        if self.checkpoint_compression == "zstd":
+            _check_zstd("checkpoint_compression")
         _at_least("interval_ms", self.interval_ms, 1)
         _at_least("max_key_bytes", self.max_key_bytes, 1)
         _at_least("max_value_bytes", self.max_value_bytes, 1)
         _at_least("checkpoint_log_bytes", self.checkpoint_log_bytes, 0)
         _at_least("checkpoint_log_ratio", self.checkpoint_log_ratio, 0)
         _at_least("memory_limit", self.memory_limit, 0)
+        _at_least("memtable_bytes", self.memtable_bytes, 0)
+        _at_least("filter_bits_per_key", self.filter_bits_per_key, 0)
+        _at_least("compaction_rate", self.compaction_rate, 0)
+        _at_least("max_open_tables", self.max_open_tables, 1)
+        if self.filter_bits_per_key > 64:
+            raise InvalidArgument("filter_bits_per_key must be at most 64")
         if self.max_key_bytes > 16 * MIB:
             raise InvalidArgument("max_key_bytes must be at most 16777216")
         if self.max_value_bytes >= 2**32 - 32 * MIB:
@@ -80,6 +103,16 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         choices = ", ".join(allowed)
         hint = _suggestion(str(value), list(allowed))
         raise InvalidArgument(f"unknown {name} {value!r}{hint} (choose from: {choices})")
+
+
+def _check_zstd(name: str) -> None:
+    """Refuse "zstd" for option `name` where it cannot be had."""
+    from marram.storage.sstable.format import load_zstd
+
+    try:
+        load_zstd()
+    except UnsupportedFormat as error:
+        raise InvalidArgument(f"{name} 'zstd': {error}") from error
 
 
 def _at_least(name: str, value: float, minimum: int) -> None:

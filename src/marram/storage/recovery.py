@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 
 from marram.env.api import Env, File
 from marram.errors import Corruption, NotAStore
-from marram.storage import layout
-from marram.storage.checkpoint import Origin, load_checkpoint, write_checkpoint
+from marram.storage import engines, layout
+from marram.storage.engine import Engine, Origin
 from marram.storage.lock import CloseNote
 from marram.storage.log.format import FILE_HEADER_SIZE, LogHeader
 from marram.storage.log.reader import LogReader, read_log_header
 from marram.storage.log.writer import LogWriter
-from marram.storage.memory.engine import MemoryEngine
-from marram.storage.sstable.writer import Row
+from marram.storage.options import Options
+from marram.storage.sstable.block import Row
 
 _logger = logging.getLogger("marram.recovery")
 
@@ -35,7 +35,7 @@ _logger = logging.getLogger("marram.recovery")
 class Recovered:
     """What recovery found, and did."""
 
-    engine: MemoryEngine
+    engine: Engine
     store_id: bytes
     generation: int
     logs: list[int]  # numbers of the live logs, ascending; the last one is written to
@@ -49,20 +49,28 @@ class Recovered:
     removed: list[str] = field(default_factory=list)
 
 
-def create_store(env: Env, directory: str) -> None:
+def create_store(env: Env, directory: str, options: Options) -> None:
     """Make a new, empty store: durable when this returns. Raises OSError."""
     for name in env.list_dir(directory):
-        if layout.is_ours(name) and name != layout.LOCK:
+        if layout.is_ours(name) and name not in (layout.LOCK, layout.TABLES):
             env.remove(f"{directory}/{name}")  # left by a creation that a crash cut short
     origin = Origin(env.random_bytes(16), epoch=1, sequence=0, time_ms=env.wall_ms())
-    write_first_generation(env, directory, origin, [])
+    write_first_generation(env, directory, options, origin, [])
 
 
 def write_first_generation(
-    env: Env, directory: str, origin: Origin, slices: Iterable[list[Row]]
+    env: Env, directory: str, options: Options, origin: Origin, slices: Iterable[list[Row]]
 ) -> None:
-    """Make generation 0 of a store from rows in order: durable when this returns."""
-    write_checkpoint(env, directory, 0, origin, slices)
+    """Make generation 0 of a store from rows in order: durable when this returns.
+
+    options.engine: of the store; None for the memory engine.
+    """
+    engines.write_first(env, directory, options, origin, slices)
+    start_first_log(env, directory, origin)
+
+
+def start_first_log(env: Env, directory: str, origin: Origin) -> None:
+    """Make logfile.0 and then `version`: what has a checkpoint.0 becomes a store. Durable."""
     header = LogHeader(origin.store_id, 0, 0, origin.sequence, origin.epoch)
     LogWriter.create(env, directory, header, 0).close()
     layout.switch_version(env, directory, 0)
@@ -87,10 +95,11 @@ def is_store(env: Env, directory: str) -> bool:
     return False
 
 
-def recover(env: Env, directory: str, note: CloseNote | None) -> Recovered:
+def recover(env: Env, directory: str, note: CloseNote | None, options: Options) -> Recovered:
     """Bring the store in `directory` back.
 
-    note: what the last clean close promised. Raises Corruption, UnsupportedFormat, OSError.
+    note: what the last clean close promised. Raises Corruption, UnsupportedFormat, OSError;
+    InvalidArgument: options.engine is another one than the store's.
     """
     generation = layout.read_version(env, directory)
     found = layout.numbered(env.list_dir(directory))
@@ -99,8 +108,7 @@ def recover(env: Env, directory: str, note: CloseNote | None) -> Recovered:
         raise Corruption("the file is missing", layout.log_path(directory, generation))
     headers, unfinished = log_headers(env, directory, logs)
     logs = [header.number for header in headers]
-    engine = MemoryEngine()
-    origin = load_checkpoint(env, directory, generation, headers[0].store_id, engine)
+    engine, origin = engines.load(env, directory, generation, headers[0].store_id, options)
     state = _Replay(env, directory, engine, origin)
     for index, header in enumerate(headers):
         promised = headers[index + 1].previous_end if index + 1 < len(headers) else 0
@@ -109,6 +117,7 @@ def recover(env: Env, directory: str, note: CloseNote | None) -> Recovered:
         state.replay(header, promised, is_last=index + 1 == len(headers))
     # Everything was read and found good: from here on the directory is changed (V3).
     log = _continue_log(env, directory, headers[-1], state)
+    removed = engine.resume()
     strays = [layout.NEW_VERSION] if env.exists(f"{directory}/{layout.NEW_VERSION}") else []
     strays += [f"logfile.{n}" for n in found["logfile"] if n < generation or n in unfinished]
     strays += [f"checkpoint.{n}" for n in found["checkpoint"] if n != generation]
@@ -127,7 +136,7 @@ def recover(env: Env, directory: str, note: CloseNote | None) -> Recovered:
         live_log_bytes=state.earlier_log_bytes,
         replayed_batches=state.batches,
         cut_bytes=state.cut_bytes,
-        removed=strays,
+        removed=[*strays, *removed],
     )
 
 
@@ -156,7 +165,7 @@ def log_headers(env: Env, directory: str, numbers: list[int]) -> tuple[list[LogH
 class _Replay:
     """Applies logs to an engine, in order."""
 
-    def __init__(self, env: Env, directory: str, engine: MemoryEngine, origin: Origin) -> None:
+    def __init__(self, env: Env, directory: str, engine: Engine, origin: Origin) -> None:
         self._env = env
         self._directory = directory
         self._engine = engine

@@ -15,14 +15,14 @@ from typing import Any, Self, TypeVar, overload
 
 from marram.errors import InvalidArgument, NotFound
 from marram.storage.arguments import checked_count, scan_bounds, to_bytes
+from marram.storage.engine import SLICE_KEYS, Pin
 from marram.storage.entry import Stored, is_expired, string_of
-from marram.storage.memory.engine import Snapshot as Pin
 from marram.storage.store import Position, Store
 
 T = TypeVar("T")
 
-CHUNK_ROWS = 256
-"""Rows a scan fetches per turn under the lock."""
+CHUNK_ROWS = SLICE_KEYS
+"""Rows a scan yields at a time, if not told otherwise."""
 
 _EXAMINED_MIN = 16
 
@@ -125,25 +125,22 @@ class Snapshot:
         low, high = scan_bounds(prefix, start, stop)
         left = checked_count(limit, "limit")
         size = checked_count(chunk, "chunk") or 1
+        # Not below some: a key may turn out deleted or expired, and a list costs a lock.
+        wanted = size if left is None else min(size, max(left, _EXAMINED_MIN))
+        self._check()
+        scan = self._pin.scan(
+            self._keyspace, low, high, self._now_ms, reverse=reverse, chunk=wanted,
+            lock=self._store.lock,
+        )  # fmt: skip
         while left is None or left > 0:
-            # Not below some: a key may turn out deleted or expired, and a turn costs a lock.
-            wanted = size if left is None else min(size, max(left, _EXAMINED_MIN))
-            with self._store.lock:
-                self._check()
-                rows, onward = self._pin.chunk(
-                    self._keyspace, low, high, wanted, self._now_ms, reverse=reverse
-                )
+            self._check()
+            rows = next(scan, None)
+            if rows is None:
+                return
             if left is not None:
                 rows = rows[:left]
                 left -= len(rows)
-            if rows:
-                yield rows
-            if onward is None:
-                return
-            if reverse:
-                high = onward
-            else:
-                low = onward
+            yield rows
 
     def close(self) -> None:
         """Let go of the position; idempotent."""

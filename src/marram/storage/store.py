@@ -19,7 +19,7 @@ import logging
 import os
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from marram.coding.batch import (
@@ -37,16 +37,19 @@ from marram.errors import Closed, Forked, NotAStore, StoreFull
 from marram.storage import recovery
 from marram.storage.clock import StoreClock
 from marram.storage.commit import CommitQueue, Group
+from marram.storage.engine import SPACE_ERRORS, Engine, Home, Pin, Progress, Range, rows_of
 from marram.storage.entry import is_expired
-from marram.storage.generations import SPACE_ERRORS, Generations, Progress
+from marram.storage.generations import Generations
 from marram.storage.lock import CloseNote, DirectoryLock
-from marram.storage.memory.engine import MemoryEngine, Snapshot, Undo
+from marram.storage.memory.engine import MemoryEngine
 from marram.storage.options import Options
+from marram.storage.sstable.block import Row
 from marram.storage.view import View
 
 _logger = logging.getLogger("marram.store")
 
-_KEY_OVERHEAD = 160  # estimated bytes a key costs beyond its bytes: dict slot, objects, order
+_LATE_WAIT_S = 0.001  # what a write is slowed down by where compactions are all but too late
+_STALL_WAIT_S = 0.05  # how long a writer waits before it looks again
 
 
 class Position(NamedTuple):
@@ -57,6 +60,21 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.epoch}-{self.sequence}"
+
+
+class Stalls:
+    """How often and how long writers were held back."""
+
+    __slots__ = ("count", "sum_ns")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum_ns = 0
+
+    def record(self, elapsed_ns: int) -> None:
+        """Count one."""
+        self.count += 1
+        self.sum_ns += elapsed_ns
 
 
 class Store:
@@ -74,7 +92,7 @@ class Store:
         self.directory = directory
         self.env = env
         self.options = options
-        self.engine = recovered.engine
+        self.engine: Engine = recovered.engine
         self.store_id = recovered.store_id
         self.clock = StoreClock(env, recovered.time_ms)
         self.now_ms = self.clock.now_ms
@@ -92,9 +110,15 @@ class Store:
             env, directory, options, self.engine, self.commit, self.clock, recovered
         )
         self.expired_keys = 0
+        # Whether append() waits where the engine cannot keep up. Who runs an event loop says no,
+        # and holds its clients back by what engine.throttle() says.
+        self.holds_back = True
+        self.stalls = Stalls()
+        self._limited = self.engine.is_limited  # is_full() has to be asked before every write
+        self._pressed = False  # the engine was behind when it was last asked
         self.closed: type[Closed] | None = None
         self._directory_lock = lock
-        self._dropped: deque[Snapshot] = deque()
+        self._dropped: deque[Pin] = deque()
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -108,8 +132,8 @@ class Store:
         lock = DirectoryLock.acquire(env, directory)
         try:
             if not recovery.is_store(env, directory):
-                recovery.create_store(env, directory)
-            recovered = recovery.recover(env, directory, lock.read_note())
+                recovery.create_store(env, directory, options)
+            recovered = recovery.recover(env, directory, lock.read_note(), options)
             lock.write_owner()
         except BaseException:
             lock.release()
@@ -122,6 +146,9 @@ class Store:
                 "the log's time", store.clock.ahead_ms // 1000,
             )  # fmt: skip
         store.generations.open()
+        store.engine.open(
+            Home(env, directory, options, store.lock, store.now_ms), store.commit.fail
+        )
         return store
 
     def set_address(self, address: str) -> None:
@@ -175,14 +202,22 @@ class Store:
         """A view of a keyspace's newest state; begin() it for every command."""
         return View(self.engine, self.commit, keyspace)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Pin:
         """Pin the newest state. What it shows may be told once its position is committed."""
         with self.lock:
             self.check_open()
             self._release_dropped()
-            return self.engine.snapshot(self.commit.last)
+            pin: Pin = self.engine.snapshot(self.commit.last)
+            return pin
 
-    def release(self, snapshot: Snapshot) -> None:
+    def rows(self, pin: Pin, now_ms: int, progress: Progress | None = None) -> Iterator[list[Row]]:
+        """A snapshot's rows not expired at now_ms, in table order, some at a time.
+
+        Raises Closed.
+        """
+        return rows_of(pin, now_ms, self.lock, self.check_open, progress)
+
+    def release(self, snapshot: Pin) -> None:
         """Unpin a snapshot; never blocks.
 
         A snapshot may be dropped by the garbage collector, in the middle of anything, even of a
@@ -199,25 +234,16 @@ class Store:
 
     def changed_since(
         self,
-        snapshot: Snapshot,
+        snapshot: Pin,
         keys: Sequence[tuple[int, bytes]],
-        ranges: Sequence[tuple[int, bytes, bytes | None]],
+        ranges: Sequence[Range],
     ) -> bool:
         """Whether any of the keys, or any key in the ranges, was written after the snapshot.
 
-        Under the lock, or on the one thread that writes.
+        Under the lock, or on the one thread that writes. It may say so of what was not, where the
+        engine cannot tell any more.
         """
-        spaces = self.engine.spaces
-        position = snapshot.position
-        return any(
-            spaces[keyspace] is not snapshot.spaces[keyspace]
-            or spaces[keyspace].changed_since(key, position)
-            for keyspace, key in keys
-        ) or any(
-            spaces[keyspace] is not snapshot.spaces[keyspace]
-            or spaces[keyspace].range_changed_since(start, stop, position)
-            for keyspace, start, stop in ranges
-        )
+        return self.engine.changed_since(snapshot, keys, ranges)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -226,6 +252,8 @@ class Store:
 
         Raises StoreFull, StoreFailed, Closed: nothing was changed.
         """
+        if self._pressed:
+            self._hold_back()
         with self.lock:
             return self.append_locked(changes)
 
@@ -233,6 +261,7 @@ class Store:
         """append() for a caller that holds the lock, having checked something under it."""
         self._check_writable(changes)
         batch = encode(changes)
+        self.engine.prepare(changes)
         self._reserve(len(batch))
         try:
             group = self.commit.enter(batch)
@@ -245,12 +274,10 @@ class Store:
 
     def append_put(self, keyspace: int, key: bytes, value: bytes) -> int:
         """append([put(keyspace, key, value)]), the most frequent batch, without the tuples."""
+        if self._pressed:
+            self._hold_back()
         with self.lock:
-            if (
-                self.closed is not None
-                or self.commit.failure is not None
-                or (self.options.memory_limit)
-            ):
+            if self._slow_append():
                 return self.append_locked([(PUT, keyspace, key, value, 0, 0)])
             batch = encode_put(keyspace, key, value)
             self._reserve(len(batch))
@@ -265,6 +292,8 @@ class Store:
 
     def begin(self) -> Unit:
         """Start a unit: changes applied at once, logged together (see Unit)."""
+        if self._pressed:
+            self._hold_back()
         self.lock.acquire()
         try:
             self._check_writable([])
@@ -329,6 +358,14 @@ class Store:
         """
         self.generations.checkpoint(progress, self.check_open)
 
+    def compact(self, where: Range | None = None, progress: Progress | None = None) -> None:
+        """Flush, and take out of the files what is of no use any more; where: only in that range.
+
+        Blocks the caller, not the writers. Raises StoreFull, StoreFailed, Corruption, Closed.
+        """
+        self.checkpoint()
+        self.engine.compact(where, progress)
+
     # -- closing -----------------------------------------------------------------------------------
 
     def sync(self) -> None:
@@ -351,6 +388,7 @@ class Store:
             if note is not None:
                 self._leave_note(note)
         finally:
+            self.engine.close()
             self.engine = _closed_engine(Closed("the store is closed"))
             self._directory_lock.release()
 
@@ -386,18 +424,18 @@ class Store:
             "engine": self.engine.name,
             "durability": self.options.durability,
             "directory": self.directory,
-            "num_keys": sum(len(space) for space in spaces),
+            "num_keys": sum(space.about() for space in spaces),
             "data_bytes": self.engine.data_bytes(),
             "position": {"epoch": self.epoch, "sequence": self.committed},
             "unsettled_batches": commit.last - commit.committed,
             "keyspaces": {
                 str(number): {
-                    "keys": len(space),
+                    "keys": space.about(),
                     "volatile_keys": space.volatile,
                     "data_bytes": space.data_bytes,
                 }
                 for number, space in enumerate(spaces)
-                if len(space)
+                if space.about()
             },
             "expired_keys": self.expired_keys,
             "generation": self.generations.number,
@@ -407,6 +445,7 @@ class Store:
                 "groups": commit.groups,
                 "batches": commit.committed - self.recovered.last_sequence,
             },
+            "stalls": {"count": self.stalls.count, "ms": self.stalls.sum_ns // 1_000_000},
             "sync": {
                 "count": times.total,
                 "mean_us": times.sum_ns // max(1, times.total) // 1000,
@@ -418,15 +457,12 @@ class Store:
                 "cut_bytes": self.recovered.cut_bytes,
             },
             "failure": None if commit.failure is None else str(commit.failure),
+            **self.engine.stats(),
         }
 
     def over_memory_limit(self) -> bool:
-        """Whether the estimated size of keys and values is above options.memory_limit."""
-        limit = self.options.memory_limit
-        if not limit:
-            return False
-        keys = sum(len(space) for space in self.engine.spaces)
-        return self.engine.data_bytes() + keys * _KEY_OVERHEAD > limit
+        """Whether what adds data is refused, for want of memory."""
+        return self.engine.is_full()
 
     # -- private: writing --------------------------------------------------------------------------
 
@@ -435,7 +471,7 @@ class Store:
         return (
             self.closed is not None
             or self.commit.failure is not None
-            or self.options.memory_limit > 0
+            or self._limited
             or bool(self._dropped)
         )
 
@@ -447,11 +483,31 @@ class Store:
         self.check_open()
         self._release_dropped()
         if (
-            self.options.memory_limit
+            (self._limited or self._pressed)
             and any(change[0] in (PUT, PATCH) for change in changes)
-            and self.over_memory_limit()
+            and self.engine.is_full()
         ):
-            raise StoreFull(f"keys and values exceed memory_limit {self.options.memory_limit}")
+            limit = self.options.memory_limit or "the default"
+            raise StoreFull(f"the data in memory exceeds memory_limit ({limit})")
+
+    def _hold_back(self) -> None:
+        """Wait until the engine can take more; a little where it is only getting late.
+
+        Raises StoreFull: it cannot flush what it has.
+        """
+        throttle = self.engine.throttle()
+        self._pressed = throttle > 0.0
+        if not self.holds_back or not self._pressed:
+            return
+        started_ns = self.env.monotonic_ns()
+        if throttle < 1.0:
+            self.env.wait(throttle * _LATE_WAIT_S)
+        while throttle >= 1.0 and self.closed is None and self.commit.failure is None:
+            if not self.generations.help(_STALL_WAIT_S):
+                self.engine.wait(_STALL_WAIT_S)
+                self.env.wait(_LATE_WAIT_S)  # another thread's checkpoint may be what to wait for
+            throttle = self.engine.throttle()
+        self.stalls.record(self.env.monotonic_ns() - started_ns)
 
     def _broken(self, error: BaseException) -> None:
         """Latch after an interrupt (Ctrl-C, no memory) between logging and applying a batch."""
@@ -460,8 +516,10 @@ class Store:
 
     def _reserve(self, size_bytes: int) -> None:
         try:
-            if self.commit.reserve(size_bytes) and self.generations.due():
-                self.generations.start()
+            if self.commit.reserve(size_bytes):
+                if self.generations.due():
+                    self.generations.start()
+                self._pressed = self.engine.throttle() > 0.0
         except OSError as error:
             if error.errno not in SPACE_ERRORS:
                 self.commit._fail(error)
@@ -492,7 +550,7 @@ class Unit:
         self._store = store
         self._holds_lock = True
         self._changes: list[Change] = []
-        self._undo: Undo = []
+        self._undo: list[Any] = []  # the engine's
 
     @property
     def changes(self) -> list[Change]:
@@ -502,6 +560,7 @@ class Unit:
     def apply(self, changes: list[Change]) -> None:
         """Apply changes now. Raises StoreFull: none of these was applied; roll back."""
         self._store._check_writable(changes)
+        self._store.engine.prepare(changes)
         self._undo += self._store.engine.apply(changes, self._store.commit.last + 1)
         self._changes += changes
 

@@ -8,18 +8,35 @@ verify_directory on a store nobody has open.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 from marram.env.api import Env, File
 from marram.errors import Corruption, Error, UnsupportedFormat
-from marram.storage import layout
-from marram.storage.generations import Progress
+from marram.storage import engines, layout
+from marram.storage.engine import Progress
 from marram.storage.lock import CloseNote, DirectoryLock
 from marram.storage.log.format import LogHeader
 from marram.storage.log.reader import LogReader, read_log_header
 from marram.storage.sstable.reader import Table
 from marram.storage.store import Store
+
+if TYPE_CHECKING:
+    from marram.storage.lsm.version import TableMeta
+
+
+def tables_of(env: Env, directory: str, generation: int, store_id: bytes) -> list[int] | None:
+    """The numbers of the tables that checkpoint.N lists; None where it lists none.
+
+    Raises Corruption, OSError.
+    """
+    if engines.engine_of(env, directory, generation) != engines.LSM:
+        return None
+    from marram.storage.lsm import verify as tree
+
+    return [meta.number for meta in tree.listed(env, directory, generation, store_id)]
 
 
 @dataclass(slots=True)
@@ -27,12 +44,14 @@ class Report:
     """What was read and what is wrong.
 
     checked: (file name, bytes) in the order read; problems: one sentence each, with file and
-    offset; batches: in the logs; rows: in the checkpoint; torn_tail_bytes: after the last whole
-    frame, which the next opening will cut.
+    offset; batches: in the logs; rows: in the checkpoint and the tables; torn_tail_bytes: after
+    the last whole frame, which the next opening will cut; orphans: tables that a crash left and
+    nothing lists, which it will remove.
     """
 
     checked: list[tuple[str, int]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
     rows: int = 0
     batches: int = 0
     torn_tail_bytes: int = 0
@@ -45,18 +64,29 @@ class Report:
 
 def verify_store(store: Store, progress: Progress | None = None) -> Report:
     """Check the files of an open store."""
-    with store.generations.held():
-        store.check_open()
-        log = store.commit.log
-        limits = {log.number: log.end}
-        return _Walk(store.env, store.directory, progress, limits, None).run()
+    pin = store.snapshot()  # so that no table goes while the files are read
+    try:
+        with store.generations.held(), store.engine.held():
+            store.check_open()
+            log = store.commit.log
+            limits = {log.number: log.end}
+            known = store.engine.files()
+            walk = _Walk(store.env, store.directory, progress, limits, None, known)
+            walk.run()
+        walk.tables()
+    finally:
+        store.release(pin)
+    return walk.report
 
 
 def verify_directory(env: Env, directory: str, progress: Progress | None = None) -> Report:
     """Check the files of a store that is not open. Raises Locked, NotAStore's like OSError."""
     lock = DirectoryLock.acquire(env, directory)
     try:
-        return _Walk(env, directory, progress, {}, lock.read_note()).run()
+        walk = _Walk(env, directory, progress, {}, lock.read_note(), frozenset())
+        walk.run()
+        walk.tables()
+        return walk.report
     finally:
         lock.release()
 
@@ -71,27 +101,30 @@ class _Walk:
         progress: Progress | None,
         limits: dict[int, int],
         note: CloseNote | None,
+        known: Set[str],
     ) -> None:
         self._env = env
         self._directory = directory
         self._progress = progress
         self._limits = limits
         self._note = note
-        self._report = Report()
+        self._known = known  # files that are there for a reason the manifest does not tell
+        self.report = Report()
+        self._listed: list[tuple[str, Callable[[File], None]]] = []
         self._done = 0
         self._total = 0
 
-    def run(self) -> Report:
+    def run(self) -> None:
         """Check version, checkpoint and logs, and that they fit together."""
-        report = self._report
+        report = self.report
         try:
             generation = layout.read_version(self._env, self._directory)
         except FileNotFoundError:
             report.problems.append(f"{self._directory}/{layout.VERSION}: the file is missing")
-            return report
+            return
         except Corruption as error:
             report.problems.append(str(error))
-            return report
+            return
         found = layout.numbered(self._env.list_dir(self._directory))
         logs = [number for number in found["logfile"] if number >= generation]
         if generation not in logs:
@@ -102,33 +135,36 @@ class _Walk:
         checkpoint = layout.checkpoint_path(self._directory, generation)
         self._total += self._size(checkpoint)
         if headers:
-            store_id = headers[0].store_id
-            self._check(checkpoint, lambda file: self._table(file, generation, store_id))
+            self._state(generation, checkpoint, headers[0].store_id)
         for index, header in enumerate(headers):
             following = headers[index + 1] if index + 1 < len(headers) else None
             self._check(
                 layout.log_path(self._directory, header.number),
                 lambda file, h=header, f=following: self._log(file, h, f),  # type: ignore[misc]
             )
-        return report
+
+    def tables(self) -> None:
+        """Check the tables that the checkpoint lists, if it does."""
+        for path, read in self._listed:
+            self._check(path, read)
 
     def _check(self, path: str, check: Callable[[File], None]) -> None:
         try:
             file = self._env.open(path)
         except OSError as error:
-            self._report.problems.append(f"{path}: {error.strerror or error}")
+            self.report.problems.append(f"{path}: {error.strerror or error}")
             return
         size = 0
         try:
             size = file.size()
             check(file)
         except (Corruption, UnsupportedFormat) as error:
-            self._report.problems.append(str(error))
+            self.report.problems.append(str(error))
         except (OSError, Error) as error:
-            self._report.problems.append(f"{path}: {error}")
+            self.report.problems.append(f"{path}: {error}")
         finally:
             file.close()
-        self._report.checked.append((path.rpartition("/")[2], size))
+        self.report.checked.append((path.rpartition("/")[2], size))
         self._done += size
         if self._progress is not None:
             self._progress(self._done, max(self._done, self._total))
@@ -136,7 +172,37 @@ class _Walk:
     def _table(self, file: File, generation: int, store_id: bytes) -> None:
         table = Table.open(file, generation, store_id)
         table.verify()
-        self._report.rows += table.row_count
+        self.report.rows += table.row_count
+
+    def _state(self, generation: int, checkpoint: str, store_id: bytes) -> None:
+        """Check checkpoint.N and, where it lists tables, those."""
+        try:
+            is_listing = engines.engine_of(self._env, self._directory, generation) == engines.LSM
+        except (OSError, Error) as error:
+            self.report.problems.append(str(error))
+            return
+        if is_listing:
+            self._check(checkpoint, lambda _: self._listing(generation, store_id))
+        else:
+            self._check(checkpoint, lambda file: self._table(file, generation, store_id))
+
+    def _listing(self, generation: int, store_id: bytes) -> None:
+        """Check a manifest; note the tables it lists, and the files that nobody lists."""
+        from marram.storage.lsm import verify as tree
+
+        metas = tree.listed(self._env, self._directory, generation, store_id)
+        for meta in metas:
+            self._total += meta.size_bytes
+            path = layout.table_path(self._directory, meta.number)
+            self._listed.append((path, partial(self._listed_table, meta, store_id)))
+        known = {f"{meta.number}.sst" for meta in metas} | self._known
+        names = self._env.list_dir(layout.tables_path(self._directory))
+        self.report.orphans += [f"{layout.TABLES}/{name}" for name in names if name not in known]
+
+    def _listed_table(self, meta: TableMeta, store_id: bytes, file: File) -> None:
+        from marram.storage.lsm.verify import check_listed
+
+        self.report.rows += check_listed(file, meta, store_id)
 
     def _log(self, file: File, header: LogHeader, following: LogHeader | None) -> None:
         promised = 0 if following is None else following.previous_end
@@ -144,9 +210,9 @@ class _Walk:
             promised = max(promised, self._note.end)
         reader = LogReader(file, header, promised, self._limits.get(header.number))
         for _ in reader:
-            self._report.batches += 1
+            self.report.batches += 1
         if following is None:
-            self._report.torn_tail_bytes = reader.tail
+            self.report.torn_tail_bytes = reader.tail
         elif following.base_sequence != reader.last_sequence:
             raise Corruption(
                 f"the log ends at batch {reader.last_sequence}, the next one begins after "
@@ -164,10 +230,10 @@ class _Walk:
             finally:
                 file.close()
         except (OSError, Error) as error:
-            self._report.problems.append(str(error))
+            self.report.problems.append(str(error))
             return None
         if header is not None and header.number != number:
-            self._report.problems.append(f"{path}: it is logfile.{header.number} by its header")
+            self.report.problems.append(f"{path}: it is logfile.{header.number} by its header")
             return None
         return header
 

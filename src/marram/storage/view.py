@@ -40,7 +40,7 @@ class ReadableSpace(Protocol):
 
     @property
     def volatile(self) -> int:
-        """Keys that have a deadline."""
+        """Keys that have a deadline, about; 0 only where there is none."""
         ...
 
     def __len__(self) -> int: ...
@@ -52,8 +52,14 @@ class ReadableSpace(Protocol):
         """Up to `limit` keys of [start, stop) in order, expired ones included."""
         ...
 
+    def rows(
+        self, start: bytes, stop: bytes | None, limit: int, reverse: bool
+    ) -> list[tuple[bytes, Stored]]:
+        """keys(), with what they hold."""
+        ...
+
     def key_at(self, index: int) -> bytes:
-        """The key at `index` in key order."""
+        """A key about at `index` in key order."""
         ...
 
 
@@ -124,11 +130,6 @@ class View:
         self._note_all()
         return len(self._engine.spaces[self.keyspace])
 
-    def volatile_count(self) -> int:
-        """Keys that have a deadline."""
-        self._note_all()
-        return self._engine.spaces[self.keyspace].volatile
-
     def keys(
         self,
         start: bytes = b"",
@@ -144,15 +145,12 @@ class View:
         """
         self._note_all()
         space = self._engine.spaces[self.keyspace]
-        held = space.keys(start, stop, limit, reverse)
-        if len(held) < limit:
-            onward = None
-        else:
-            onward = held[-1] if reverse else held[-1] + b"\0"
-        if space.volatile:
-            now_ms = self.now_ms
-            held = [key for key in held if not is_expired(space.get(key) or b"", now_ms)]
-        return held, onward
+        if not space.volatile:
+            found = space.keys(start, stop, limit, reverse)
+            return found, _onward(found[-1], reverse) if len(found) == limit else None
+        rows = space.rows(start, stop, limit, reverse)
+        found = [key for key, held in rows if not is_expired(held, self.now_ms)]
+        return found, _onward(rows[-1][0], reverse) if len(rows) == limit else None
 
     def random_key(self, draw: int) -> bytes | None:
         """A key picked by `draw`, any non-negative integer; None where no key exists."""
@@ -186,6 +184,11 @@ class View:
     def _note_all(self) -> None:
         if self._settling.unsettled:
             self.reads_at = self._settling.last
+
+
+def _onward(last: bytes, reverse: bool) -> bytes:
+    """Where the slice after one that ended with `last` starts (in reverse: stops)."""
+    return last if reverse else last + b"\0"
 
 
 class _Sibling(View):

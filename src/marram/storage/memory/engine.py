@@ -1,7 +1,7 @@
 """The memory engine: sixteen keyspaces, and the snapshots that pin their older versions.
 
-Owns which keyspaces there are and which positions are pinned; not the order of commits
-(storage/commit.py) nor files.
+Owns which keyspaces there are; not which positions are pinned (pins.py), the order of commits
+(storage/commit.py) or files (storage/checkpoint.py).
 
 E1  state is a function of the batches applied, in order; nothing here reads a clock.
 E2  apply() either applies a whole batch or raises before it touched anything.
@@ -12,8 +12,8 @@ Threading: changes, snapshot() and release() under the store's lock; Snapshot.ge
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from marram.coding.batch import (
@@ -26,10 +26,12 @@ from marram.coding.batch import (
     SWAP,
     Change,
 )
+from marram.storage.checkpoint import MemoryGeneration
+from marram.storage.engine import Home, Lock, Progress, Range, Rows
 from marram.storage.entry import Stored, is_expired, stored
+from marram.storage.log.writer import GROW_MAX
+from marram.storage.memory.pins import Pins
 from marram.storage.memory.space import Link, Space
-
-_TRIM_MIN = 4096  # older versions that may pile up before a release looks for garbage
 
 
 class KeyUndo(NamedTuple):
@@ -49,19 +51,27 @@ class SpaceUndo(NamedTuple):
 
 Undo = list[KeyUndo | SpaceUndo]
 
+KEY_OVERHEAD = 160
+"""Estimated bytes a key costs beyond its bytes: dict slot, objects, order."""
+
 
 class MemoryEngine:
     """The whole map in memory."""
 
     name = "memory"
+    compactor = None
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int = 0) -> None:
+        """limit_bytes: what it may take, estimated; 0 for no limit."""
+        self._limit_bytes = limit_bytes
         self.spaces: list[Space] = [Space() for _ in range(KEYSPACES)]
-        self._pins: list[int] = []  # positions of live snapshots, ascending, with repeats
-        self.pinned = -1  # the newest of them, or -1
-        self._trimmed_size = 0
+        self._pins = Pins()
+        self.pinned = -1  # the newest live snapshot's position, or -1
 
     # -- changing --------------------------------------------------------------------------------
+
+    def prepare(self, changes: Sequence[Change]) -> None:
+        """Nothing can fail here."""
 
     def put(self, keyspace: int, key: bytes, held: Stored, sequence: int) -> None:
         """apply() of a single PUT, without the tuple."""
@@ -103,6 +113,9 @@ class MemoryEngine:
                 step.space.delete(step.key, sequence, self.pinned)
             else:
                 step.space.put(step.key, step.before, sequence, self.pinned)
+        for step in undo:  # not sooner: a key may have been changed more than once
+            if isinstance(step, KeyUndo):
+                step.space.forget_change(step.key, sequence)
 
     def _delete_range(
         self, keyspace: int, start: bytes, stop: bytes | None, sequence: int, undo: Undo
@@ -124,30 +137,101 @@ class MemoryEngine:
 
     def snapshot(self, position: int) -> Snapshot:
         """Pin the present state, which is the state at `position`."""
-        insort(self._pins, position)
-        self.pinned = self._pins[-1]
+        self._pins.add(position)
+        self.pinned = position
         return Snapshot(self, position, tuple(self.spaces))
 
     def release(self, snapshot: Snapshot) -> list[dict[bytes, Link]]:
         """Unpin; returns retired versions, which the caller may free at leisure."""
-        self._pins.remove(snapshot.position)
-        self.pinned = self._pins[-1] if self._pins else -1
-        if not self._pins:
-            self._trimmed_size = 0
-            spaces = {id(space): space for space in (*self.spaces, *snapshot.spaces)}
-            return [space.forget_history() for space in spaces.values() if space.history]
-        size = sum(len(space.history) for space in self.spaces)
-        if snapshot.position < self._pins[0] and size > 2 * self._trimmed_size + _TRIM_MIN:
-            for space in self.spaces:
-                space.trim_history(self._pins[0])
-            self._trimmed_size = sum(len(space.history) for space in self.spaces)
+        retired = self._pins.remove(snapshot.position, {*self.spaces, *snapshot.spaces})
+        self.pinned = self._pins.newest
+        return retired
+
+    def changed_since(
+        self, snapshot: Snapshot, keys: Sequence[tuple[int, bytes]], ranges: Sequence[Range]
+    ) -> bool:
+        """Whether any of the keys, or any key in the ranges, was written after the snapshot."""
+        spaces = self.spaces
+        position = snapshot.position
+        return any(
+            spaces[keyspace] is not snapshot.spaces[keyspace]
+            or spaces[keyspace].changed_since(key, position)
+            for keyspace, key in keys
+        ) or any(
+            spaces[keyspace] is not snapshot.spaces[keyspace]
+            or spaces[keyspace].range_changed_since(start, stop, position)
+            for keyspace, start, stop in ranges
+        )
+
+    # -- generations -----------------------------------------------------------------------------
+
+    def resume(self) -> list[str]:
+        """There is nothing to clear up."""
         return []
+
+    def open(self, home: Home, fail: Callable[[BaseException], None]) -> None:
+        """There is no background work but generations."""
+
+    def begin_generation(self, home: Home, number: int, position: int) -> MemoryGeneration:
+        """Pin the present state, which generation `number` will start from."""
+        return MemoryGeneration(home, number, self, self.snapshot(position))
+
+    def generation_due(self, log_bytes: int, home: Home) -> bool:
+        """Whether the log has outgrown both the option's bytes and its ratio to the data."""
+        options = home.options
+        minimum = options.checkpoint_log_bytes
+        if not minimum or log_bytes < minimum:
+            return False
+        return log_bytes >= options.checkpoint_log_ratio * self.data_bytes()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
     # -- figures ---------------------------------------------------------------------------------
 
     def data_bytes(self) -> int:
         """Keys and values held, bytes, without overhead."""
         return sum(space.data_bytes for space in self.spaces)
+
+    def memory_bytes(self) -> int:
+        """About what the map takes, bytes."""
+        return self.data_bytes() + KEY_OVERHEAD * sum(len(space) for space in self.spaces)
+
+    def compact(self, where: Range | None, progress: Progress | None) -> None:
+        """There is nothing but the last checkpoint."""
+
+    def wait(self, timeout_s: float) -> None:
+        """There is no background work but generations."""
+
+    @property
+    def log_step_bytes(self) -> int:
+        """As much as is cheapest for the log."""
+        return GROW_MAX
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit: nothing else holds writers back."""
+        return self._limit_bytes > 0
+
+    def is_full(self) -> bool:
+        """Whether it takes more than options.memory_limit, estimated."""
+        return 0 < self._limit_bytes < self.memory_bytes()
+
+    def throttle(self) -> float:
+        """How much writers should be held back: never. Beyond the limit they are refused."""
+        return 0.0
+
+    def held(self) -> AbstractContextManager[None]:
+        """There are no files but generations'."""
+        return nullcontext()
+
+    def files(self) -> Set[str]:
+        """None."""
+        return frozenset()
+
+    def stats(self) -> dict[str, object]:
+        """What this engine alone has to tell: nothing."""
+        return {}
 
 
 class Snapshot:
@@ -159,6 +243,10 @@ class Snapshot:
         self.engine = engine
         self.position = position
         self.spaces = spaces
+
+    def __len__(self) -> int:
+        """About how many keys it shows: those there are now."""
+        return sum(len(space) for space in self.spaces)
 
     def get(self, keyspace: int, key: bytes) -> Stored | None:
         """What the key held at the position, expired or not; needs no lock."""
@@ -189,3 +277,27 @@ class Snapshot:
         if len(keys) < limit:
             return rows, None
         return rows, keys[-1] if reverse else keys[-1] + b"\0"
+
+    def scan(
+        self,
+        keyspace: int,
+        start: bytes,
+        stop: bytes | None,
+        now_ms: int,
+        *,
+        reverse: bool = False,
+        chunk: int,
+        lock: Lock,
+    ) -> Iterator[Rows]:
+        """The rows of a range not expired at now_ms, in order, some at a time (never none).
+
+        chunk: keys examined with the lock held, so the most a list has.
+        """
+        onward: bytes | None = b""
+        while onward is not None:
+            with lock:
+                rows, onward = self.chunk(keyspace, start, stop, chunk, now_ms, reverse=reverse)
+            if onward is not None:
+                start, stop = (start, onward) if reverse else (onward, stop)
+            if rows:
+                yield rows

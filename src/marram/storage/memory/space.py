@@ -20,7 +20,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 from marram.coding.batch import TYPE_STRING
-from marram.storage.entry import Entry, Stored, is_expired, stored
+from marram.storage.entry import Entry, Stored, is_expired, patched, stored
 from marram.storage.memory.order import KeyOrder
 
 Link = tuple[int, Stored | None, "Link | None"]
@@ -56,6 +56,10 @@ class Space:
     def __len__(self) -> int:
         return len(self.map)
 
+    def about(self) -> int:
+        """Keys held."""
+        return len(self.map)
+
     # -- reading ---------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> Stored | None:
@@ -76,6 +80,13 @@ class Space:
             found = self.order.chunk(start, stop, limit, reverse=reverse)
             kept += [key for key in found if key in self.map]
         return kept[:limit]
+
+    def rows(
+        self, start: bytes, stop: bytes | None, limit: int, reverse: bool
+    ) -> list[tuple[bytes, Stored]]:
+        """keys(), with what they hold."""
+        held = self.map
+        return [(key, held[key]) for key in self.keys(start, stop, limit, reverse)]
 
     def key_at(self, index: int) -> bytes:
         """The key at `index` in key order, in [0, len); near it while ghosts are about."""
@@ -177,13 +188,7 @@ class Space:
     ) -> Stored | None:
         """Overwrite a string from `offset` on, zero-filling a gap; returns what was held before."""
         before = self.map.get(key)
-        deadline_ms = 0
-        value = b""
-        if before is not None:
-            value, deadline_ms = (before, 0) if isinstance(before, bytes) else before[:2]
-        head = value[:offset] if offset <= len(value) else value.ljust(offset, b"\0")
-        patched = b"".join((head, data, value[offset + len(data) :]))
-        self.put(key, stored(patched, deadline_ms, TYPE_STRING), sequence, pinned)
+        self.put(key, patched(before, offset, data), sequence, pinned)
         return before
 
     # -- deadlines -------------------------------------------------------------------------------
@@ -224,6 +229,19 @@ class Space:
         self.ghosts = set()
         retired, self.history = self.history, {}
         return retired
+
+    def forget_change(self, key: bytes, sequence: int) -> None:
+        """A batch that changed the key at `sequence` was undone: it left no version behind."""
+        link = self.history.get(key)
+        if link is None or link[0] != sequence:
+            return
+        if link[2] is not None:
+            self.history[key] = link[2]
+            return
+        del self.history[key]
+        if key in self.ghosts:
+            self.ghosts.discard(key)
+            self.order.remove(key)
 
     def trim_history(self, oldest: int) -> None:
         """Drop the links that no snapshot at `oldest` or later can reach."""

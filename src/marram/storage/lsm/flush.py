@@ -1,0 +1,168 @@
+"""Writing tables from rows in memory: a memtable's flush, and loading a store in bulk.
+
+Owns what of a memtable goes into its table; not when (generation.py), and not merging tables
+(compaction.py).
+
+F1  a memtable becomes one table, whose rows and range deletions all have the number of its last
+    batch: a flush is one moment in the order of tables.
+F2  where nothing is behind, tombstones and range deletions have nothing to hide, and are left out.
+F3  the lock is held for a slice of keys at a time, and other threads run between slices.
+
+Threading: in the background, beside readers and writers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from marram.coding.batch import KEYSPACES
+from marram.env.api import Env
+from marram.storage import layout
+from marram.storage.engine import Lock, Origin
+from marram.storage.lsm.budget import Budget
+from marram.storage.lsm.compaction import finish_table
+from marram.storage.lsm.manifest import Listing, write_manifest
+from marram.storage.lsm.memtable import Memtable
+from marram.storage.lsm.options import LevelOptions
+from marram.storage.lsm.version import LAST_LEVEL, TableMeta, Version, VersionEdit
+from marram.storage.options import Options
+from marram.storage.sstable.block import TOMBSTONE, Row, VersionRow
+from marram.storage.sstable.ranges import RangeDeletion
+from marram.storage.sstable.writer import TableOptions, TableWriter
+
+
+def table_options(options: Options) -> TableOptions:
+    """How the tables of a store are written."""
+    return TableOptions(
+        compression=options.checkpoint_compression,
+        filter_bits_per_key=options.filter_bits_per_key,
+    )
+
+
+def flush(
+    env: Env,
+    directory: str,
+    store_id: bytes,
+    number: int,
+    memtable: Memtable,
+    options: TableOptions,
+    lock: Lock,
+    check: Callable[[], None],
+    told: Callable[[int], None],
+    *,
+    bottom: bool,
+) -> TableMeta | None:
+    """Write a frozen memtable to table `number`, durable when this returns; None: nothing to write.
+
+    bottom: nothing is behind it (F2). check: raises to end it; told: how many rows were written.
+    Raises OSError; the file is left for the caller to remove.
+    """
+    ranges: Sequence[RangeDeletion] = ()
+    if not bottom:
+        ranges = [
+            deletion._replace(sequence=memtable.last) for deletion in memtable.ranges.deletions
+        ]
+
+    def rows() -> Iterator[list[VersionRow]]:
+        for keyspace in range(KEYSPACES):
+            for found in memtable.rows(keyspace, b"", None, lock):
+                check()
+                told(len(found))
+                yield [row for row in found if row[4] != TOMBSTONE] if bottom else found
+
+    return _write_table(env, directory, store_id, number, rows(), ranges, options)
+
+
+def write_store(
+    env: Env, directory: str, options: Options, origin: Origin, slices: Iterable[list[Row]]
+) -> None:
+    """Write tables and checkpoint.0 of a store whose rows come in order, on the last level.
+
+    Durable when this returns, but for `version` and the log. Raises OSError.
+    """
+    folder = layout.tables_path(directory)
+    env.make_dir(folder)
+    env.sync_dir(directory)
+    for name in env.list_dir(folder):  # left by a creation that a crash cut short
+        env.remove(f"{folder}/{name}")
+    tally = [(0, 0)] * KEYSPACES
+    added: list[tuple[int, TableMeta]] = []
+    target = LevelOptions.for_memtable(Budget.of(options).memtable_bytes).table_bytes
+    for rows in _portions(_counted(slices, tally, origin.sequence), target):
+        number = len(added) + 1
+        written = table_options(options)
+        table = _write_table(env, directory, origin.store_id, number, rows, (), written)
+        if table is not None:
+            added.append((LAST_LEVEL, table))
+    version = Version().apply(VersionEdit(tuple(added)))
+    spaces = tuple(range(KEYSPACES))
+    listing = Listing(origin, spaces, version, len(added) + 1, tuple(tally))
+    write_manifest(env, directory, 0, listing).close()
+
+
+def remove_tables(env: Env, directory: str, numbers: Iterable[int]) -> None:
+    """Remove tables that did not get into a listing; the next opening would, too."""
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            env.remove(layout.table_path(directory, number))
+
+
+def _write_table(
+    env: Env,
+    directory: str,
+    store_id: bytes,
+    number: int,
+    slices: Iterable[list[VersionRow]],
+    ranges: Sequence[RangeDeletion],
+    options: TableOptions,
+) -> TableMeta | None:
+    path = layout.table_path(directory, number)
+    if env.exists(path):  # left by a flush that failed
+        env.remove(path)
+    file = env.open(path, write=True, create=True, exclusive=True)
+    try:
+        writer = TableWriter(file, number, store_id, options)
+        for rows in slices:
+            if rows:
+                writer.add_versions(rows)
+            env.pause()
+        table = finish_table(env, writer, number, ranges)
+        if table is None:
+            env.remove(path)
+            return None
+        file.sync()
+    finally:
+        file.close()
+    env.sync_dir(layout.tables_path(directory))
+    return table
+
+
+def _counted(
+    slices: Iterable[list[Row]], tally: list[tuple[int, int]], sequence: int
+) -> Iterator[list[VersionRow]]:
+    """Rows as versions of one batch; counts them by keyspace."""
+    for rows in slices:
+        for row in rows:
+            keys, volatile = tally[row[0]]
+            tally[row[0]] = keys + 1, volatile + (row[3] != 0)
+        yield [(*row, sequence) for row in rows]
+
+
+def _portions(
+    slices: Iterable[list[VersionRow]], target_bytes: int
+) -> Iterator[Iterator[list[VersionRow]]]:
+    """The rows in portions of about target_bytes, each to be used up before the next is taken."""
+    source = iter(slices)
+    following = next(source, None)
+
+    def portion() -> Iterator[list[VersionRow]]:
+        nonlocal following
+        size_bytes = 0
+        while following is not None and size_bytes < target_bytes:
+            size_bytes += sum(len(row[1]) + len(row[2]) + 8 for row in following)
+            rows, following = following, next(source, None)
+            yield rows
+
+    while following is not None:
+        yield portion()

@@ -1,0 +1,204 @@
+"""The memtable: what was written since the last flush, in front of the tables.
+
+Owns the newest changes of every physical keyspace, deletions included, and what pinned positions
+may see of older ones; not the tables behind it (engine.py) nor the log. The map is the memory
+engine's (memory/space.py).
+
+B1  a key that is not in the map says nothing, unless a range deletion of this memtable covers it:
+    then it is gone. GONE in the map says that it was deleted.
+B2  range deletions hide what is behind the memtable, never what is in its map: what was in the map
+    and in their range was taken out when they came.
+B3  a frozen memtable does not change any more, but for versions that nobody may see any longer.
+B4  tallies[n] says how the memtable changes the counts of physical keyspace n (counts.py).
+
+Threading: changes under the store's lock; get() needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from marram.coding.batch import KEYSPACES
+from marram.storage.engine import SLICE_KEYS, Lock
+from marram.storage.entry import Entry, Stored, deadline_of, entry_of
+from marram.storage.lsm.coverage import Coverage
+from marram.storage.memory.pins import Pins
+from marram.storage.memory.space import Space
+from marram.storage.sstable.block import TOMBSTONE, VersionRow, stored_key
+from marram.storage.sstable.ranges import RangeDeletion
+
+GONE = Entry(b"", 0, TOMBSTONE)
+"""What a deleted key holds in a memtable."""
+
+KEY_OVERHEAD = 260
+"""Estimated bytes a key costs beyond its own: slots in two dicts, its place in order, objects."""
+
+MAX_RANGES = 1024
+"""Range deletions after which a memtable is to be flushed: each one costs look-ups time."""
+
+# Of range deletions up to this many are looked at one after the other.
+_FEW_RANGES = 4
+
+
+class RangeSet:
+    """Range deletions of one memtable; immutable."""
+
+    __slots__ = ("_coverage", "deletions")
+
+    def __init__(self, deletions: tuple[RangeDeletion, ...] = ()) -> None:
+        self.deletions = deletions
+        self._coverage: Coverage | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.deletions)
+
+    def cover(self, keyspace: int, key: bytes) -> bool:
+        """Whether any covers a key."""
+        if len(self.deletions) > _FEW_RANGES:
+            if self._coverage is None:
+                self._coverage = Coverage(self.deletions)
+            return self._coverage.newest(stored_key(keyspace, key)) > 0
+        return any(
+            place == keyspace and start <= key and (stop is None or key < stop)
+            for place, start, stop, _ in self.deletions
+        )
+
+    def cover_since(self, keyspace: int, start: bytes, stop: bytes | None, position: int) -> bool:
+        """Whether any that came after `position` meets [start, stop)."""
+        return any(
+            sequence > position
+            and place == keyspace
+            and (stop is None or first < stop)
+            and (end is None or start < end)
+            for place, first, end, sequence in self.deletions
+        )
+
+    def with_range(self, added: RangeDeletion) -> RangeSet:
+        """These and one more, which makes those it covers whole superfluous."""
+        kept = [
+            deletion
+            for deletion in self.deletions
+            if deletion.keyspace != added.keyspace
+            or deletion.start < added.start
+            or (added.stop is not None and (deletion.stop is None or deletion.stop > added.stop))
+        ]
+        return RangeSet((*kept, added))
+
+
+class Tally:
+    """What a memtable changes in the counts of one physical keyspace (counts.py).
+
+    keys, volatile: to be added to what is behind. unsure: keys that were counted as if nothing
+    behind the memtable held them. cleared: what is behind counts for nothing. vague: what is to
+    be added is not known.
+    """
+
+    __slots__ = ("cleared", "keys", "unsure", "vague", "volatile")
+
+    def __init__(self, *, cleared: bool = False) -> None:
+        self.keys = 0
+        self.volatile = 0
+        self.unsure: dict[bytes, None] = {}
+        self.cleared = cleared
+        self.vague = False
+
+    def note(self, key: bytes, before: Stored | None, after: Stored) -> None:
+        """Count a change of what the memtable says of a key; before None: nothing."""
+        if before is None:
+            if not self.cleared:
+                self.unsure[key] = None
+        elif before is not GONE:
+            self.keys -= 1
+            self.volatile -= deadline_of(before) != 0
+        if after is not GONE:
+            self.keys += 1
+            self.volatile += deadline_of(after) != 0
+
+    def forget(self, key: bytes, before: Stored) -> None:
+        """Count that the memtable says nothing of a key any more; a range deletion hides it."""
+        self.unsure.pop(key, None)
+        if before is not GONE:
+            self.keys -= 1
+            self.volatile -= deadline_of(before) != 0
+
+
+class Memtable:
+    """One memtable. base: the last batch before it; last: its last batch, once it is frozen."""
+
+    __slots__ = ("base", "last", "pins", "ranges", "spaces", "tallies")
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.last = base
+        self.spaces: list[Space] = [Space() for _ in range(KEYSPACES)]
+        self.ranges = RangeSet()
+        self.tallies = [Tally() for _ in range(KEYSPACES)]
+        self.pins = Pins()
+
+    def __bool__(self) -> bool:
+        """Whether anything is in it."""
+        return bool(self.ranges) or any(space.map for space in self.spaces)
+
+    def get(self, keyspace: int, key: bytes) -> Stored | None:
+        """What it says of a key: a value, GONE, or None for nothing (B1)."""
+        held = self.spaces[keyspace].map.get(key)
+        if held is None and self.ranges and self.ranges.cover(keyspace, key):
+            return GONE
+        return held
+
+    def memory_bytes(self) -> int:
+        """About what it takes, bytes."""
+        return sum(space.data_bytes + KEY_OVERHEAD * len(space.map) for space in self.spaces)
+
+    def rows(
+        self, keyspace: int, start: bytes, stop: bytes | None, lock: Lock, *, reverse: bool = False
+    ) -> Iterator[list[VersionRow]]:
+        """The rows of [start, stop) of a frozen memtable, in order, tombstones included."""
+        space = self.spaces[keyspace]
+        return space_rows(space, keyspace, start, stop, None, self.last, lock, reverse=reverse)
+
+
+def space_rows(
+    space: Space,
+    keyspace: int,
+    start: bytes,
+    stop: bytes | None,
+    position: int | None,
+    sequence: int,
+    lock: Lock,
+    *,
+    reverse: bool = False,
+    first: int = SLICE_KEYS,
+) -> Iterator[list[VersionRow]]:
+    """The rows that a memtable's space says at a position, as a merge takes them.
+
+    position: None for the newest. sequence: what the rows are given. lock: taken for each list.
+    first: keys looked at for the first list; a scan that ends early should not pay for more.
+    """
+    limit = first
+    while True:
+        with lock:
+            keys = space.order.chunk(start, stop, limit, reverse=reverse)
+            if position is None:
+                held = [(key, space.map.get(key)) for key in keys]
+            else:
+                held = [(key, space.get_at(key, position)) for key in keys]
+        rows = [row_of(keyspace, key, value, sequence) for key, value in held if value is not None]
+        if rows:
+            yield rows
+        if len(keys) < limit:
+            return
+        if reverse:
+            stop = keys[-1]
+        else:
+            start = keys[-1] + b"\0"
+        limit = SLICE_KEYS
+
+
+def row_of(keyspace: int, key: bytes, held: Stored, sequence: int) -> VersionRow:
+    """What a memtable holds of a key, as a table's row."""
+    if held.__class__ is bytes:
+        return keyspace, key, held, 0, 0, sequence
+    value, deadline_ms, type_ = entry_of(held)
+    return keyspace, key, value, deadline_ms, type_, sequence

@@ -1,0 +1,367 @@
+"""Reading a range of the lsm engine: at a pinned position, or the newest.
+
+Owns laying memtables and tables over each other for scans, and the snapshot's view; not look-ups in
+tables (tables.py) and not the merge (merge.py).
+
+N1  a pin holds the memtables and the version there were: flushes and compactions that come later
+    change nothing it reads, and its tables' files stay. The price is memory and disk for as long
+    as it lives.
+N2  of the memtable that was active then, it reads the versions of its position.
+
+Threading: a scan takes the lock it is given for each list of a memtable; without a lock only on the
+one thread that writes, or under the store's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from marram.storage.engine import SLICE_KEYS, Lock, Rows
+from marram.storage.entry import Entry, Stored, is_expired
+from marram.storage.lsm.coverage import Coverage
+from marram.storage.lsm.memtable import GONE, Memtable, space_rows
+from marram.storage.lsm.merge import NOTHING, Source, merge_versions
+from marram.storage.lsm.tables import Tables
+from marram.storage.lsm.version import Version
+from marram.storage.memory.space import Space
+from marram.storage.sstable.block import SEQUENCE_LIMIT, VersionRow, stored_key
+from marram.storage.sstable.ranges import RangeDeletion
+
+if TYPE_CHECKING:
+    from marram.storage.lsm.engine import Tree
+
+_NO_LOCK = contextlib.nullcontext()
+
+# What rows of an active memtable are given: it has no last batch yet, and hides none of its own.
+_NEWEST = SEQUENCE_LIMIT - 1
+
+# Scans of fewer rows at a time than that are taken for short ones.
+_SHORT = SLICE_KEYS
+
+# How many rows are compared to see whether a range was changed, with the lock held; if there are
+# more it is taken for changed.
+_COMPARED_ROWS = 20_000
+
+_DEADLINE = itemgetter(3)
+_TYPE = itemgetter(4)
+
+
+class LsmPin:
+    """The state at one position; an engine.Pin. Release it with LsmEngine.release().
+
+    numbers: which physical keyspace each logical one was; memtable: the one that was active;
+    spaces: its spaces then.
+    """
+
+    __slots__ = (
+        "_about", "_frozen", "_ranges", "_tables", "_version", "memtable", "numbers", "position",
+        "spaces",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        tables: Tables,
+        active: Memtable,
+        frozen: tuple[Memtable, ...],
+        version: Version,
+        numbers: tuple[int, ...],
+        position: int,
+        about: int,
+    ) -> None:
+        self._tables = tables
+        self._frozen = frozen
+        self._version = version
+        self._ranges = active.ranges
+        self._about = about
+        self.memtable = active
+        self.spaces: tuple[Space, ...] = tuple(active.spaces)
+        self.numbers = numbers
+        self.position = position
+
+    def let_go(self) -> None:
+        """It was released: let files and memtables go, even where somebody keeps the pin."""
+        self._frozen = ()
+        self._version = Version()
+
+    def __len__(self) -> int:
+        """About how many keys it shows."""
+        return self._about
+
+    def get(self, keyspace: int, key: bytes) -> Stored | None:
+        """What the key held at the position, expired or not. Raises Corruption, OSError."""
+        physical = self.numbers[keyspace]
+        held = self.spaces[physical].get_at(key, self.position)
+        if held is None and self._ranges and self._ranges.cover(physical, key):
+            return None
+        if held is None:
+            held = self._behind(physical, key)
+        return None if held is GONE else held
+
+    def chunk(
+        self,
+        keyspace: int,
+        start: bytes,
+        stop: bytes | None,
+        limit: int,
+        now_ms: int,
+        *,
+        reverse: bool = False,
+    ) -> tuple[Rows, bytes | None]:
+        """One slice of a range: (at most `limit` rows not expired, where the next one goes on)."""
+        scan = self.scan(keyspace, start, stop, now_ms, reverse=reverse, chunk=limit, lock=_NO_LOCK)
+        found: Rows = []
+        for rows in scan:
+            found += rows
+            if len(found) >= limit:
+                del found[limit:]
+                return found, found[-1][0] if reverse else found[-1][0] + b"\0"
+        return found, None
+
+    def scan(
+        self,
+        keyspace: int,
+        start: bytes,
+        stop: bytes | None,
+        now_ms: int,
+        *,
+        reverse: bool = False,
+        chunk: int,
+        lock: Lock,
+    ) -> Iterator[Rows]:
+        """All rows of a range not expired at now_ms, in lists of 1 to `chunk`."""
+        physical = self.numbers[keyspace]
+        first = space_rows(
+            self.spaces[physical], physical, start, stop, self.position, _NEWEST, lock,
+            reverse=reverse, first=min(chunk, SLICE_KEYS),
+        )  # fmt: skip
+        merge = merged(
+            self._tables, self._frozen, self._version, physical, start, stop, now_ms, lock,
+            first=first, ranges=self._ranges.deletions, reverse=reverse, short=chunk < _SHORT,
+        )  # fmt: skip
+        for rows in merge:
+            found = _rows(rows)
+            for at in range(0, len(found), chunk):
+                yield found[at : at + chunk]
+
+    # -- what was written since --------------------------------------------------------------------
+
+    def key_changed(self, tree: Tree, keyspace: int, key: bytes, now_ms: int) -> bool:
+        """Whether a key was written after the pin; tree, now_ms: as it is now."""
+        physical = self.numbers[keyspace]
+        if self._changed_there(physical, key, key + b"\0"):
+            return True
+        for memtable in tree.memtables:
+            if memtable is self.memtable:
+                return False
+            if memtable.get(physical, key) is not None:
+                return True
+        # The pin's memtable was flushed, maybe others since. A tombstone may be gone by now.
+        newest = self._tables.newest_sequence(tree.version, physical, key)
+        if newest > self.memtable.last:
+            return True
+        then, now = self.get(keyspace, key), self._tables.find(tree.version, physical, key)
+        was_there = then is not None and not is_expired(then, now_ms)
+        is_there = now is not None and now is not GONE and not is_expired(now, now_ms)
+        return was_there != is_there
+
+    def range_changed(
+        self, tree: Tree, keyspace: int, start: bytes, stop: bytes | None, now_ms: int
+    ) -> bool:
+        """Whether any key of [start, stop) was written after the pin, or may have been."""
+        physical = self.numbers[keyspace]
+        if self._changed_there(physical, start, stop):
+            return True
+        for memtable in tree.memtables:
+            if memtable is self.memtable:
+                return False
+            if memtable.spaces[physical].order.chunk(start, stop, 1):
+                return True
+            if memtable.ranges.cover_since(physical, start, stop, -1):
+                return True
+        low, high = bounds(physical, start, stop)
+        is_suspect = any(
+            self._version.level_of(table.number) is None
+            and (n > 0 or table.max_sequence > self.memtable.last)
+            for n, level in enumerate(tree.version.levels)
+            for table in level.overlapping(low, high)
+        )
+        return is_suspect and self._rows_changed(tree, keyspace, start, stop, now_ms)
+
+    def _rows_changed(
+        self, tree: Tree, keyspace: int, start: bytes, stop: bytes | None, now_ms: int
+    ) -> bool:
+        """range_changed(), by looking at the rows; so it is where there are too many of them."""
+        physical = self.numbers[keyspace]
+        rows = merged(
+            self._tables, (), tree.version, physical, start, stop, now_ms, _NO_LOCK,
+            first=iter(()), ranges=(), reverse=False, short=False,
+        )  # fmt: skip
+        keys: list[bytes] = []
+        for found in rows:
+            if any(row[5] > self.memtable.last for row in found):
+                return True
+            keys += [row[1] for row in found]
+            if len(keys) > _COMPARED_ROWS:
+                return True
+        before: list[bytes] = []
+        for pairs in self.scan(keyspace, start, stop, now_ms, chunk=SLICE_KEYS, lock=_NO_LOCK):
+            before += [key for key, _ in pairs]
+            if len(before) > len(keys):
+                return True
+        return before != keys
+
+    def _changed_there(self, physical: int, start: bytes, stop: bytes | None) -> bool:
+        """Whether the memtable that was active had a change in [start, stop) after the pin."""
+        memtable = self.memtable
+        if memtable.spaces[physical] is not self.spaces[physical]:
+            return True
+        if memtable.ranges.cover_since(physical, start, stop, self.position):
+            return True
+        space = self.spaces[physical]
+        if stop == start + b"\0":
+            return space.changed_since(start, self.position)
+        return space.range_changed_since(start, stop, self.position)
+
+    def _behind(self, physical: int, key: bytes) -> Stored | None:
+        for memtable in self._frozen:
+            held = memtable.get(physical, key)
+            if held is not None:
+                return held
+        return self._tables.find(self._version, physical, key)
+
+
+def newest_rows(
+    tables: Tables,
+    active: Memtable,
+    frozen: tuple[Memtable, ...],
+    version: Version,
+    physical: int,
+    start: bytes,
+    stop: bytes | None,
+    limit: int,
+    reverse: bool,
+) -> Rows:
+    """Up to `limit` rows of [start, stop) at the newest state, expired ones included."""
+    if limit <= 0:
+        return []
+    first = space_rows(
+        active.spaces[physical], physical, start, stop, None, _NEWEST, _NO_LOCK,
+        reverse=reverse, first=min(limit, SLICE_KEYS),
+    )  # fmt: skip
+    found: Rows = []
+    for rows in merged(
+        tables, frozen, version, physical, start, stop, 0, _NO_LOCK,
+        first=first, ranges=active.ranges.deletions, reverse=reverse, short=limit < _SHORT,
+    ):  # fmt: skip
+        found += _rows(rows)
+        if len(found) >= limit:
+            del found[limit:]
+            break
+    return found
+
+
+def count_rows(
+    tables: Tables,
+    memtables: Sequence[Memtable],
+    version: Version,
+    physical: int,
+    now_ms: int = 0,
+) -> tuple[int, int]:
+    """(keys, keys with a deadline) that are seen from memtables, newest first, and a version.
+
+    now_ms: those past their deadline by then do not count; 0: all do. Reads everything.
+    """
+    keys = volatile = 0
+    first: Source = iter(())
+    ranges: tuple[RangeDeletion, ...] = ()
+    if memtables:
+        newest = memtables[0]
+        first = space_rows(newest.spaces[physical], physical, b"", None, None, _NEWEST, _NO_LOCK)
+        ranges = newest.ranges.deletions
+    for rows in merged(
+        tables, tuple(memtables[1:]), version, physical, b"", None, now_ms, _NO_LOCK,
+        first=first, ranges=ranges, reverse=False, short=False,
+    ):  # fmt: skip
+        keys += len(rows)
+        volatile += sum(map(bool, map(_DEADLINE, rows)))
+    return keys, volatile
+
+
+def merged(
+    tables: Tables,
+    frozen: tuple[Memtable, ...],
+    version: Version,
+    physical: int,
+    start: bytes,
+    stop: bytes | None,
+    now_ms: int,
+    lock: Lock,
+    *,
+    first: Source,
+    ranges: Sequence[RangeDeletion],
+    reverse: bool,
+    short: bool,
+) -> Iterator[list[VersionRow]]:
+    """The rows of [start, stop) that are seen; first, ranges: of what is in front of `frozen`."""
+    if stop is not None and start >= stop:
+        return iter(())
+    low, high = bounds(physical, start, stop)
+    sources = [first]
+    sources += [memtable.rows(physical, start, stop, lock, reverse=reverse) for memtable in frozen]
+    sources += tables.sources(version, low, high, reverse=reverse, short=short)
+    # What hides the rows of a frozen memtable is newer than all of it: see Memtable.last.
+    deletions = [
+        *ranges,
+        *(
+            deletion._replace(sequence=memtable.last)
+            for memtable in frozen
+            for deletion in memtable.ranges.deletions
+        ),
+        *tables.ranges(version, low, high),
+    ]
+    coverage = Coverage(deletions) if deletions else NOTHING
+    return merge_versions(sources, now_ms, coverage=coverage, reverse=reverse)
+
+
+def pick_key(tree: Tree, tables: Tables, physical: int, index: int) -> bytes:
+    """A key in about the place `index` among all rows, counted one source after the other."""
+    sources: list[tuple[int, object]] = [
+        (len(memtable.spaces[physical].order), memtable.spaces[physical])
+        for memtable in tree.memtables
+    ]
+    metas = [
+        meta
+        for level in tree.version.levels
+        for meta in level.tables
+        if meta.start[0] == physical and meta.rows
+    ]
+    total = sum(size for size, _ in sources) + sum(meta.rows for meta in metas)
+    at = index % max(1, total)
+    for size, space in sources:
+        if at < size:
+            assert isinstance(space, Space)
+            return space.order.at(at)
+        at -= size
+    for meta in metas:
+        if at < meta.rows:
+            return tables.get(meta).key_at(at)[1:]
+        at -= meta.rows
+    return b""
+
+
+def bounds(physical: int, start: bytes, stop: bytes | None) -> tuple[bytes, bytes]:
+    """[start, stop) of a keyspace, as stored keys."""
+    low = stored_key(physical, start)
+    return low, bytes((physical + 1,)) if stop is None else stored_key(physical, stop)
+
+
+def _rows(rows: list[VersionRow]) -> Rows:
+    """What readers get of rows that are seen."""
+    if any(map(_DEADLINE, rows)) or any(map(_TYPE, rows)):
+        return [
+            (row[1], Entry(row[2], row[3], row[4]) if row[3] or row[4] else row[2]) for row in rows
+        ]
+    return [(row[1], row[2]) for row in rows]
