@@ -15,6 +15,7 @@
     ├── StoreFull                      no room could be reserved; nothing was written, retry later
     ├── StoreFailed                    a durable write failed earlier; only reopening heals it
     │   └── OutcomeUnknown             ... and it was yours: it may or may not have happened
+    ├── Interrupted                    told to stop half-way; what was done stays, nothing is lost
     ├── Corruption                     bytes on disk are not what was written
     ├── ProtocolError                  a peer's bytes are not the protocol
     ├── ServerError                    a server answered with an error of its own
@@ -103,6 +104,10 @@ class StoreFailed(Error):
 
 class OutcomeUnknown(StoreFailed):
     """The failure hit this very write: it may or may not survive the next recovery."""
+
+
+class Interrupted(Error):
+    """Long work was told to stop before its end; what it did so far stays, and nothing is lost."""
 
 
 class Corruption(Error):

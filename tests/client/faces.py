@@ -146,22 +146,22 @@ def url_of(running: Running, keyspace: int = 0) -> str:
 
 
 @contextlib.contextmanager
-def opened(face: str, directory: Path) -> Iterator[Any]:
-    """A store in `directory` behind one of the faces."""
+def opened(face: str, directory: Path, **options: Any) -> Iterator[Any]:
+    """A store in `directory` behind one of the faces; options: of the store."""
     with contextlib.ExitStack() as stack:
         if face == "DB":
-            yield Face(stack.enter_context(marram.open(directory / "data")))
+            yield Face(stack.enter_context(marram.open(directory / "data", **options)))
             return
         if face.startswith("Async"):
             loop = LoopThread()
             stack.callback(loop.stop)
         if "Remote" in face:
-            running = stack.enter_context(Running(config_for(directory)))
+            running = stack.enter_context(Running(config_for(directory, **options)))
         if face == "RemoteDB":
             yield Face(stack.enter_context(marram.connect(url_of(running), timeout_s=DEADLINE_S)))
             return
         if face == "AsyncDB":
-            opening: Any = marram.open_async(directory / "data")
+            opening: Any = marram.open_async(directory / "data", **options)
         else:
             opening = marram.connect_async(url_of(running), timeout_s=DEADLINE_S)
         db = loop.run(awaited(opening))

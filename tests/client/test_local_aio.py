@@ -262,3 +262,26 @@ def test_a_handle_is_not_pickled(tmp_path):
             assert repr(db).startswith("<marram.AsyncDB")
 
     run(main)
+
+
+def test_a_writer_waits_for_the_engine_and_the_loop_goes_on(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with marram.open_async(tmp_path / "d") as db:
+            store = db._store
+            assert store.holds_back is False
+            pressure = [1.0, 1.0, 1.0]
+            store.engine.throttle = lambda: pressure.pop() if pressure else 0.0  # type: ignore[method-assign]
+            turns = 0
+
+            async def others() -> None:
+                nonlocal turns
+                while pressure:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            await asyncio.gather(db.put(b"k", b"v"), others())
+            assert not pressure
+            assert turns > 1
+            assert (await db.stats())["stalls"]["count"] == 1
+
+    asyncio.run(work())

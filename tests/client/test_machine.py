@@ -176,9 +176,13 @@ class History(RuleBasedStateMachine):
             opening.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("face", FACES)
-def test_every_history_has_the_answers_of_a_dict(face: str) -> None:
-    with tempfile.TemporaryDirectory() as directory, opened(face, Path(directory)) as db:
+@pytest.mark.parametrize(
+    ("face", "options"),
+    [(face, {}) for face in FACES]
+    + [(face, {"engine": "lsm", "memtable_bytes": 1000}) for face in ("DB", "AsyncDB")],
+)
+def test_every_history_has_the_answers_of_a_dict(face: str, options: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as directory, opened(face, Path(directory), **options) as db:
         machine = type("Machine", (History,), {"db": db})
         run_state_machine_as_test(
             machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=25, deadline=None)

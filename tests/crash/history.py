@@ -1,19 +1,25 @@
 """A random history of one store on a simulated disk, and every state it passed through.
 
 Owns the oracle: `states[s]` is what the store holds after batch s. A recovered store must equal
-states[s] for one s between the last acknowledged batch and the last appended one.
+states[s] for one s between the last acknowledged batch and the last appended one. Owns, too, the
+engines that the suites run over: all that this version has, with options that make the small
+stores here use all their kinds of files.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any
 
 import marram
-from marram.coding.batch import delete, expire, patch, put, swap
+from marram.coding.batch import KEYSPACES, Change, delete, delete_range, expire, patch, put, swap
+from marram.env.api import Task
 from marram.env.memory import MemoryEnv
 from marram.storage.db import DB
 from marram.storage.entry import deadline_of, entry_of
+from marram.storage.options import Options
 
 DIRECTORY = "/data/db"
 KEYS = [b"k%d" % i for i in range(12)]
@@ -21,20 +27,53 @@ KEYS = [b"k%d" % i for i in range(12)]
 State = dict[tuple[int, bytes], tuple[bytes, int]]
 
 
+_KNOWN = {field.name for field in fields(Options)}
+_SMALL: dict[str, dict[str, Any]] = {
+    "memory": {},
+    # A flush every few batches, and compactions over several levels.
+    "lsm": {"memtable_bytes": 4096},
+}
+
+
+def options_of(engine: str, **options: Any) -> dict[str, Any]:
+    """The options for a store of that engine; `options` come before its usual ones."""
+    usual = {name: value for name, value in _SMALL[engine].items() if name in _KNOWN}
+    return {"engine": engine, **usual, **options}
+
+
 def state_of(db: DB) -> State:
     """Everything the store holds, as a dict."""
-    return {
-        (number, key): (entry_of(held).value, deadline_of(held))
-        for number, space in enumerate(db.store.engine.spaces)
-        for key, held in space.map.items()
-    }
+    store = db.store
+    pin = store.snapshot()
+    state: State = {}
+    try:
+        for number in range(KEYSPACES):
+            start: bytes | None = b""
+            while start is not None:
+                with store.lock:
+                    rows, start = pin.chunk(number, start, None, 1000, 0)
+                for key, held in rows:
+                    state[number, key] = (entry_of(held).value, deadline_of(held))
+    finally:
+        store.release(pin)
+    return state
+
+
+class _Idle:
+    """A task that never gets its turn."""
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        return True
 
 
 class History:
     """Runs random operations; knows what was acknowledged and what each batch made of the state."""
 
-    def __init__(self, env: MemoryEnv, seed: int, **options: object) -> None:
+    def __init__(self, env: MemoryEnv, seed: int, **options: Any) -> None:
         self.env = env
+        self.disk = env  # below any faulty one
+        self._start = env.start
+        env.start = self._start_what_ends  # type: ignore[method-assign]
         self.random = random.Random(seed)
         self.options = options
         self.states: list[State] = [{}]
@@ -45,14 +84,19 @@ class History:
 
     def open(self) -> None:
         """Open (or reopen) the store."""
-        self.db = marram.open(DIRECTORY, env=self.env, **self.options)  # type: ignore[arg-type]
+        self.db = marram.open(DIRECTORY, env=self.env, **self.options)
+
+    def _start_what_ends(self, name: str, work: Callable[[], None]) -> Task:
+        # The task that syncs every interval_ms would keep run_background() for ever.
+        return _Idle() if name == "marram-sync" else self._start(name, work)
 
     def step(self) -> str:
         """One random operation; returns its name."""
         name = self.random.choices(
-            ["put", "batch", "delete", "checkpoint", "busy", "reopen", "other", "big", "clear"],
-            [40, 15, 12, 3, 3, 2, 12, 3, 1],
-        )[0]
+            ["put", "batch", "delete", "checkpoint", "busy", "reopen", "other", "big", "clear",
+             "delete_range", "background"],
+            [40, 15, 12, 3, 3, 2, 12, 3, 1, 2, 4],
+        )[0]  # fmt: skip
         getattr(self, f"_{name}")()
         return name
 
@@ -63,7 +107,7 @@ class History:
 
     # -- operations ------------------------------------------------------------------------------
 
-    def _commit(self, changes: list, state: State) -> None:
+    def _commit(self, changes: list[Change], state: State) -> None:
         """Append a batch whose outcome is `state`, and wait for it."""
         assert self.db is not None
         self.states.append(state)  # before the call: from here on a crash may keep it
@@ -126,6 +170,18 @@ class History:
         if self.db.store.options.durability == "sync":
             self.synced = self.acknowledged
 
+    def _delete_range(self) -> None:
+        start, stop = sorted(self.random.sample(KEYS, 2))
+        state = {k: v for k, v in self.states[-1].items() if k[0] != 0 or not start <= k[1] < stop}
+        self._commit([delete_range(0, start, stop)], state)
+
+    def _background(self) -> None:
+        """What is due: checkpoints, flushes and compactions, beside writers."""
+        self._interleaving = True
+        self.disk.run_background()
+        self._interleaving = False
+        self._caught_up()
+
     def _checkpoint(self) -> None:
         assert self.db is not None
         self.db.checkpoint()
@@ -137,6 +193,11 @@ class History:
         self._interleaving = True
         self.db.checkpoint()
         self._interleaving = False
+        self._caught_up()
+
+    def _caught_up(self) -> None:
+        """Wait for what interleave() appended."""
+        assert self.db is not None
         self.db.store.wait(self.db.store.last)
         self.acknowledged = len(self.states) - 1
         if self.db.store.options.durability == "sync":
@@ -166,8 +227,7 @@ def check_recovered(history: History, disk: MemoryEnv, floor: int, ceiling: int)
 
     Then a write must take, and survive one more opening.
     """
-    created = marram.open(DIRECTORY, env=disk)
-    with created as db:
+    with marram.open(DIRECTORY, env=disk, **history.options) as db:
         last = db.position.sequence
         assert floor <= last <= ceiling, f"recovered {last}, acknowledged {floor}, sent {ceiling}"
         assert state_of(db) == history.states[last], f"not the state after batch {last}"

@@ -12,17 +12,18 @@ import marram
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import Error, OutcomeUnknown, StoreFailed, StoreFull
-from tests.crash.history import DIRECTORY, History, check_recovered
+from marram.storage.options import ENGINES
+from tests.crash.history import DIRECTORY, History, check_recovered, options_of
 
 OPERATIONS = ["write", "sync", "sync_data", "allocate", "truncate", "rename", "remove", "sync_dir",
-              "open", "close"]  # fmt: skip
+              "open", "close", "read", "list_dir", "make_dir"]  # fmt: skip
 
 
 def run_until_fault(
-    env: FaultyEnv, inner: MemoryEnv, seed: int
+    env: FaultyEnv, inner: MemoryEnv, seed: int, engine: str
 ) -> tuple[History, BaseException | None]:
     """A fixed history over a disk that is about to fail; returns the first error, if any."""
-    history = History(inner, seed)
+    history = History(inner, seed, **options_of(engine))
     history.env = env  # type: ignore[assignment]
     try:
         history.open()
@@ -37,16 +38,17 @@ def run_until_fault(
     return history, None
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_p4_each_call_of_each_kind_fails_once(operation: str, code: int) -> None:
+def test_p4_each_call_of_each_kind_fails_once(operation: str, code: int, engine: str) -> None:
     seen_errors = 0
     for nth in itertools.count(1):
         inner = MemoryEnv(seed=1)
         inner.wall_ms()
         env = FaultyEnv(inner)
         fault = env.add(Fault(operation, nth=nth, error=code))
-        history, error = run_until_fault(env, inner, seed=7)
+        history, error = run_until_fault(env, inner, 7, engine)
         env.clear()
         if not fault.fired:
             break
@@ -87,10 +89,11 @@ def _abandon(history: History) -> None:
         history.db.store.after_fork()
 
 
-def test_a_failed_sync_says_outcome_unknown_and_is_never_retried() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_failed_sync_says_outcome_unknown_and_is_never_retried(engine: str) -> None:
     inner = MemoryEnv()
     env = FaultyEnv(inner)
-    db = marram.open(DIRECTORY, env=env)
+    db = marram.open(DIRECTORY, env=env, **options_of(engine))
     db.put(b"safe", b"1")
     env.add(Fault("sync_data", "*logfile*"))
 
@@ -105,15 +108,16 @@ def test_a_failed_sync_says_outcome_unknown_and_is_never_retried() -> None:
     with pytest.raises(StoreFailed):
         db.get(b"doubt")  # not settled, and never will be
     db.close()
-    with marram.open(DIRECTORY, env=inner) as again:
+    with marram.open(DIRECTORY, env=inner, **options_of(engine)) as again:
         assert again.get(b"safe") == b"1"
         assert again.get(b"late") is None
 
 
-def test_a_full_disk_refuses_writes_and_recovers_without_reopening() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_full_disk_refuses_writes_and_recovers_without_reopening(engine: str) -> None:
     inner = MemoryEnv()
     env = FaultyEnv(inner)
-    with marram.open(DIRECTORY, env=env) as db:
+    with marram.open(DIRECTORY, env=env, **options_of(engine)) as db:
         db.put(b"a", b"1")
         full = env.add(Fault("allocate", error=errno.ENOSPC, times=None))
         refused = 0
@@ -130,14 +134,15 @@ def test_a_full_disk_refuses_writes_and_recovers_without_reopening() -> None:
         env.clear()
         db.put(b"b", b"2")
         assert db.get(b"b") == b"2"
-    with marram.open(DIRECTORY, env=inner) as again:
+    with marram.open(DIRECTORY, env=inner, **options_of(engine)) as again:
         assert again.get(b"b") == b"2"
 
 
-def test_a_checkpoint_without_room_leaves_the_old_generation() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_checkpoint_without_room_leaves_the_old_generation(engine: str) -> None:
     inner = MemoryEnv()
     env = FaultyEnv(inner)
-    with marram.open(DIRECTORY, env=env) as db:
+    with marram.open(DIRECTORY, env=env, **options_of(engine)) as db:
         db.put(b"a", b"1")
         env.add(Fault("write", "*checkpoint*", error=errno.ENOSPC))
         with pytest.raises(StoreFull):
@@ -145,5 +150,5 @@ def test_a_checkpoint_without_room_leaves_the_old_generation() -> None:
         db.put(b"b", b"2")
         db.checkpoint()
         assert db.store.stats()["checkpoint"]["count"] == 1
-    with marram.open(DIRECTORY, env=inner) as again:
+    with marram.open(DIRECTORY, env=inner, **options_of(engine)) as again:
         assert dict(again) == {b"a": b"1", b"b": b"2"}

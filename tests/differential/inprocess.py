@@ -1,4 +1,4 @@
-"""marram's data handlers on a memory engine, without node, log or clock."""
+"""marram's data handlers on an engine, without node or clock; on memory without a log, too."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from marram.coding.batch import Change, decode, delete, encode
 from marram.commands.scan import ScanCursors
 from marram.commands.spec import WRONG_TYPE, Args, Command, CommandError, Outcome, wrong_arity
 from marram.commands.table import lookup
+from marram.env.memory import MemoryEnv
 from marram.protocol.replies import OK, ErrorReply
 from marram.protocol.resp import encode as encode_reply
 from marram.protocol.resp_client import ReplyParser
+from marram.storage.engine import Engine
 from marram.storage.entry import WrongType
 from marram.storage.memory.engine import MemoryEngine
+from marram.storage.options import Options
+from marram.storage.store import Store
 from marram.storage.view import View
 
 
@@ -31,7 +35,7 @@ class InProcess:
     """One client's session. `now_ms` is the clock: it stands unless it is set."""
 
     def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
-        self.engine = MemoryEngine()
+        self.engine: Engine = MemoryEngine()
         self.now_ms = now_ms
         self.cursors = ScanCursors()
         self.keyspace = 0
@@ -79,9 +83,45 @@ class InProcess:
         if changes:
             batch = encode(changes)
             assert decode(batch, 0, len(batch)) == changes
-            self._sequence += 1
-            self.engine.apply(changes, self._sequence)
+            self._apply(changes)
         return result
+
+    def _apply(self, changes: list[Change]) -> None:
+        self._sequence += 1
+        self.engine.apply(changes, self._sequence)
+
+    def check(self) -> None:
+        """Whether the engine's own structures agree."""
+        for space in self.engine.spaces:
+            space._check()  # type: ignore[attr-defined]
+
+
+class InProcessOnLsm(InProcess):
+    """The same on an lsm engine that is flushed after every `batches` batches."""
+
+    def __init__(self, now_ms: int = 1_700_000_000_000, batches: int = 20) -> None:
+        super().__init__(now_ms)
+        self._machine = MemoryEnv()
+        self._machine.advance(now_ms - self._machine.wall_ms())
+        options = Options(engine="lsm", durability="none", memtable_bytes=4096)
+        self._store = Store.open("/data", self._machine, options)
+        self.engine = self._store.engine
+        self._views = [View(self.engine, Settled(), number) for number in range(16)]
+        self._batches = batches
+
+    def _apply(self, changes: list[Change]) -> None:
+        self._sequence = self._store.append(changes)
+        if self._sequence % self._batches == 0:
+            while (group := self._store.take_group()) is not None:
+                group.write()
+                self._store.complete(group, None)
+            # Compactions drop what expired by the store's clock: so that is the command's.
+            self._machine.advance(max(0, self.now_ms - self._store.now_ms()))
+            self._store.checkpoint()
+            self._machine.run_background()
+
+    def check(self) -> None:
+        """Its structures have tests of their own."""
 
 
 def _row(args: Args) -> Command:

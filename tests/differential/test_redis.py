@@ -19,7 +19,7 @@ from marram.commands.table import TABLE
 from marram.protocol.replies import ErrorReply
 from tests.differential.comparison import alike
 from tests.differential.generator import KEYS, KEYSPACES, Command, Generator
-from tests.differential.inprocess import InProcess
+from tests.differential.inprocess import InProcess, InProcessOnLsm
 from tests.differential.redis_oracle import MISSING, Connection, redis_server
 
 pytestmark = [
@@ -44,12 +44,18 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
 
 
 @pytest.mark.timeout(60 + _COMMANDS // 500)
-def test_random_sequences_are_answered_alike(redis: Connection) -> None:
+@pytest.mark.parametrize(
+    ("marram_of", "wanted"), [(InProcess, _COMMANDS), (InProcessOnLsm, _COMMANDS // 2)]
+)
+def test_random_sequences_are_answered_alike(
+    redis: Connection, marram_of: type[InProcess], wanted: int
+) -> None:
+    redis.ask(b"RESET")
     redis.ask(b"FLUSHALL")
     generator = Generator(_SEED)
-    marram = InProcess()
+    marram = marram_of(time.time_ns() // 1_000_000)
     history: list[Command] = []
-    while len(history) < _COMMANDS:
+    while len(history) < wanted:
         commands = generator.commands(_BATCH)
         theirs = redis.ask_all(commands)
         marram.now_ms = time.time_ns() // 1_000_000
@@ -82,8 +88,7 @@ def _assert_same_state(redis: Connection, marram: InProcess, history: list[Comma
             assert alike(question, their, our), _difference([*history, question], their, our)
     for server in (redis, marram):
         server.ask(b"SELECT", b"%d" % home)
-    for space in marram.engine.spaces:
-        space._check()
+    marram.check()
 
 
 def test_rows_agree_with_command_info(redis: Connection) -> None:

@@ -1,6 +1,7 @@
 """The whole server answers as Redis 7.0 does, over sockets: both protocols, several connections.
 
-MARRAM_DIFFERENTIAL_COMMANDS and MARRAM_DIFFERENTIAL_SEED ask for more, as in test_redis.py.
+MARRAM_DIFFERENTIAL_COMMANDS and MARRAM_DIFFERENTIAL_SEED ask for more, as in test_redis.py. The lsm
+engine runs a tenth of them, with memtables so small that they are flushed all the time.
 """
 
 from __future__ import annotations
@@ -40,14 +41,27 @@ def without_empty_keys(commands: list[Command]) -> list[Command]:
     return commands
 
 
+# (what the server is told, commands)
+ENGINES = {
+    "memory": ((), _COMMANDS),
+    "lsm": (("--engine", "lsm", "--memtable-bytes", "64kib"), max(_BATCH, _COMMANDS // 10)),
+}
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+def ports(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
     """Redis's port and marram's."""
     directory = tmp_path_factory.mktemp("differential")
     (directory / "redis").mkdir()
     with (
         redis_server(directory / "redis") as redis,
-        ServerProcess(directory / "db", "--durability", "none") as marram,
+        ServerProcess(directory / "db", "--durability", "none", *ENGINES[engine][0]) as marram,
     ):
         (_, port) = redis.ask(b"CONFIG", b"GET", b"port")
         yield int(port), marram.ports["resp"]
@@ -66,7 +80,8 @@ def explain(seed: int, history: list[Command], their: Any, our: Any) -> str:
 
 @pytest.mark.timeout(60 + _COMMANDS // 500)
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_data_commands_over_a_socket(ports: tuple[int, int], protocol: int) -> None:
+def test_data_commands_over_a_socket(ports: tuple[int, int], engine: str, protocol: int) -> None:
+    wanted = ENGINES[engine][1]
     seed = _SEED + 100 * protocol
     generator = Generator(seed)
     history: list[Command] = []
@@ -75,7 +90,7 @@ def test_data_commands_over_a_socket(ports: tuple[int, int], protocol: int) -> N
         redis, marram = (fresh(port, stack, protocol) for port in ports)
         for server in (redis, marram):
             server.ask(b"FLUSHALL")
-        while compared < _COMMANDS:
+        while compared < wanted:
             commands = without_empty_keys(generator.commands(_BATCH))
             replies = zip(commands, redis.ask_all(commands), marram.ask_all(commands), strict=True)
             for command, their, our in replies:
@@ -87,7 +102,10 @@ def test_data_commands_over_a_socket(ports: tuple[int, int], protocol: int) -> N
 
 @pytest.mark.timeout(60 + _COMMANDS // 300)
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_transactions_and_sessions_over_sockets(ports: tuple[int, int], protocol: int) -> None:
+def test_transactions_and_sessions_over_sockets(
+    ports: tuple[int, int], engine: str, protocol: int
+) -> None:
+    wanted = ENGINES[engine][1] // 4
     seed = _SEED + 100 * protocol + 7
     generator = SessionGenerator(seed, connections=3)
     history: list[Command] = []
@@ -97,7 +115,7 @@ def test_transactions_and_sessions_over_sockets(ports: tuple[int, int], protocol
         servers = [[fresh(port, stack, protocol) for _ in range(3)] for port in ports]
         for connections in servers:
             connections[0].ask(b"FLUSHALL")
-        while compared < _COMMANDS // 4:
+        while compared < wanted:
             number, commands = generator.turn()
             without_empty_keys(commands)
             theirs = servers[0][number].ask_all(commands)

@@ -13,10 +13,14 @@ import redis
 
 from tests.e2e.process import ServerProcess
 
+LSM = ("--engine", "lsm", "--memtable-bytes", "64kib")
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("tools") / "db") as process:
+
+@pytest.fixture(scope="module", params=[(), LSM], ids=["memory", "lsm"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("tools") / "db", *request.param) as process:
         yield process
 
 
@@ -252,4 +256,4 @@ def test_the_ready_line_is_the_contract(server: ServerProcess, tmp_path: pathlib
     assert words[:2] == ["marram", "ready"]
     fields = dict(word.split("=", 1) for word in words[2:])
     assert list(fields) == ["dir", "engine", "resp", "http", "frame"]
-    assert fields["engine"] == "memory"
+    assert fields["engine"] == ("lsm" if "lsm" in server.arguments else "memory")

@@ -25,6 +25,16 @@ from marram.protocol.replies import ErrorReply
 from marram.storage.options import Options
 from marram.storage.store import Store
 
+ENGINES: dict[str, dict[str, Any]] = {
+    "memory": {},
+    # So small that whatever is written is flushed when World.settle() runs background work.
+    "lsm": {"engine": "lsm", "memtable_bytes": 1},
+}
+"""Options by engine, for tests that run on both."""
+
+defaults: dict[str, Any] = {}
+"""What a World's store is told unless its test says otherwise; conftest.py sets it."""
+
 PENDING = object()
 """What a call gives while its reply is still to come."""
 
@@ -127,7 +137,7 @@ class World:
     ) -> None:
         self.machine = machine or MemoryEnv()
         self.env = FaultyEnv(self.machine)
-        self.store = Store.open("/data", self.env, Options(**options))
+        self.store = Store.open("/data", self.env, Options(**{**defaults, **options}))
         self.loop = FakeLoop(self.machine)
         self.settings = settings or Settings()
         self.node = Node(self.store, self.settings, self.env, self.loop)
@@ -150,6 +160,8 @@ class World:
                 except OSError as raised:
                     error = raised
                 self.store.complete(group, error)
+            if self.store.engine.name == "lsm" and self.store.failure is None:
+                self.store.start_checkpoint()
             self.machine.run_background()
             if not self.loop.run():
                 return

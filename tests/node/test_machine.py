@@ -18,7 +18,7 @@ from marram.protocol.replies import NULL_ARRAY, OK, QUEUED, ErrorReply
 from marram.storage.entry import entry_of, is_expired
 from marram.storage.options import Options
 from marram.storage.store import Store
-from tests.node.harness import Client, World
+from tests.node.harness import ENGINES, Client, World
 
 SESSIONS = 3
 KEYS = ["a", "b", "c"]
@@ -161,9 +161,11 @@ class Model:
 
 
 class Sessions(RuleBasedStateMachine):
+    engine = "memory"
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(**ENGINES[self.engine])
         self.model = Model()
         self.clients = [self.world.client(protocol=3) for _ in range(SESSIONS)]
         self.model.now_ms = self.world.store.now_ms()
@@ -315,7 +317,8 @@ class Sessions(RuleBasedStateMachine):
         assert node.transactions.execution is None
         assert not self.world.store.lock.locked()
         for space in self.world.store.engine.spaces[:2]:
-            space._check()
+            if self.engine == "memory":
+                space._check()
 
     def take_messages(self, client: Client, session: ModelSession) -> None:
         items = [message.items for message in client.messages]
@@ -333,3 +336,15 @@ Sessions.TestCase.settings = settings(
     deadline=None,
 )
 TestSessions = Sessions.TestCase
+
+
+class SessionsOnLsm(Sessions):
+    engine = "lsm"
+
+
+SessionsOnLsm.TestCase.settings = settings(
+    max_examples=int(os.environ.get("MARRAM_EXAMPLES", "30")),
+    stateful_step_count=50,
+    deadline=None,
+)
+TestSessionsOnLsm = SessionsOnLsm.TestCase

@@ -396,12 +396,28 @@ def test_errors_of_clients_do_not_reach_the_terminal_raw(tmp_path: Path) -> None
 
 def test_the_screen_has_lines_to_copy(tmp_path: Path) -> None:
     addresses = {"resp": "127.0.0.1:7379", "http": "[::1]:7380"}
-    text = lines(ServerConfig(), addresses, "/srv/data", 1234)
+    text = lines(ServerConfig(), addresses, "/srv/data", {"num_keys": 1234})
     assert "redis-cli -h 127.0.0.1 -p 7379 SET" in text
     assert "curl http://[::1]:7380/v1/kv/greeting" in text
     assert "marram shell --connect 127.0.0.1:7379" in text
     assert "/srv/data (1,234 keys; a write is answered once it is on disk)" in text
     assert not re.search(r"\s$", text.rstrip("\n").replace("\n\n", "\n"), re.MULTILINE)
+
+
+def test_the_screen_shows_the_levels_of_lsm() -> None:
+    lsm = {
+        "levels": [{"level": 0, "tables": 1, "bytes": 1536}, {"level": 6, "tables": 4, "bytes": 1}],
+        "memtable": {"limit_bytes": 64 << 20},
+        "memory": {"limit_bytes": 512 << 20},
+        "compaction_debt_bytes": 5 << 20,
+        "throttle": 0.25,
+    }
+    text = lines(ServerConfig(), {}, "/srv/data", {"num_keys": 1, "lsm": lsm})
+    assert "level 0: 1 table, 1.5 KiB; level 6: 4 tables, 1 bytes" in text
+    assert "memtables of 64.0 MiB, 512.0 MiB of memory in all" in text
+    assert "5.0 MiB to compact; writers are held back 25%" in text
+    empty = lines(ServerConfig(), {}, "/d", {"num_keys": 0, "lsm": {**lsm, "levels": []}})
+    assert "no tables yet" in empty
 
 
 def test_on_a_terminal_the_ready_line_comes_first(tmp_path: Path) -> None:

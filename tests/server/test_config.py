@@ -85,7 +85,13 @@ def test_g2_an_unknown_key_of_the_file_is_named_with_the_file(toml) -> None:  # 
             {"durability": "synk"},
             "--durability must be one of sync, interval, none (did you mean sync?), not 'synk'",
         ),
-        ({"engine": "lsm"}, "--engine must be one of memory, not 'lsm'"),
+        (
+            {"engine": "lsn"},
+            "--engine must be one of auto, memory, lsm (did you mean lsm?), not 'lsn'",
+        ),
+        ({"filter_bits_per_key": "65"}, "--filter-bits-per-key must be at most 64, not 65"),
+        ({"max_open_tables": "0"}, "--max-open-tables must be at least 1, not 0"),
+        ({"memtable_bytes": "-1"}, "--memtable-bytes must be bytes, such as"),
         ({"create": "maybe"}, "--create must be true or false, not 'maybe'"),
         ({"shutdown_timeout_s": "nan"}, "--shutdown-timeout-s must be at least 0, not nan"),
         ({"memory_limit": "12 apples"}, "--memory-limit must be bytes, such as"),
@@ -246,3 +252,20 @@ def test_a_file_that_is_too_much_is_refused_and_costs_little(text: bytes) -> Non
 
     assert len(str(caught.value)) < 500
     assert peak < 64 << 20
+
+
+def test_the_lsm_engine_s_options_come_from_all_three_places(toml) -> None:  # type: ignore[no-untyped-def]
+    file = toml('engine = "lsm"\nmemtable_bytes = "8mb"\nfilter_bits_per_key = 12\n')
+    environ = {"MARRAM_COMPACTION_RATE": "10mb", "MARRAM_MEMTABLE_BYTES": "4mb"}
+    config = load({"max_open_tables": "50", "checkpoint_compression": "zlib"}, environ, file)
+    options = config.store_options()
+    assert (options.engine, options.memtable_bytes, options.filter_bits_per_key) == (
+        "lsm", 4 << 20, 12,
+    )  # fmt: skip
+    assert (options.compaction_rate, options.max_open_tables) == (10 << 20, 50)
+    assert options.checkpoint_compression == "zlib"
+
+
+def test_without_an_engine_the_store_says_which_it_is() -> None:
+    assert ServerConfig().store_options().engine is None
+    assert ServerConfig(engine="memory").store_options().engine == "memory"

@@ -122,14 +122,19 @@ class _Turns:
 class Embedded:
     """A node of the shell's own over a store in a directory."""
 
-    def __init__(self, directory: str, keyspace: int, *, create: bool) -> None:
-        """Raises Locked, NotAStore, Corruption, ..., as marram.open() does."""
+    def __init__(
+        self, directory: str, keyspace: int, *, create: bool, engine: str | None = None
+    ) -> None:
+        """engine: of a store that is made, and what one that is there must have.
+
+        Raises Locked, NotAStore, Corruption, ..., as marram.open() does.
+        """
         env = posix_env()
         path = os.path.abspath(directory)
         self.label = os.path.basename(path) or path
         self.goodbye = "Shutting down..."
         self.on_push: Callable[[Push], None] = lambda push: None
-        self._store = Store.open(path, env, Options(create=create))
+        self._store = Store.open(path, env, Options(create=create, engine=engine))
         self._turns = _Turns(env)
         self._node = Node(self._store, Settings(), env, self._turns)
         self._session = self._node.open_session("shell:0", "shell:0", self._push, lambda: None)

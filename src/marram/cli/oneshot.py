@@ -16,6 +16,7 @@ from marram.cli.options import (
     Coding,
     Place,
     coding_options,
+    engine_option,
     json_option,
     place_options,
     print_json,
@@ -61,6 +62,7 @@ def get(place: Place, coding: Coding, as_json: bool, key: str) -> int:
 @click.option("--ttl", type=float, metavar="SECONDS", help="Let the key stop existing after this.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the value's bytes from stdin.")
 @click.option("--no-create", is_flag=True, help="Fail where the directory holds no store.")
+@engine_option
 @click.argument("key")
 @click.argument("value", required=False)
 def put(
@@ -70,6 +72,7 @@ def put(
     ttl: float | None,
     from_stdin: bool,
     no_create: bool,
+    engine: str | None,
     key: str,
     value: str | None,
 ) -> None:
@@ -83,7 +86,7 @@ def put(
         raise click.BadParameter("it must be a positive number of seconds", param_hint="'--ttl'")
     wanted = coding.read_key(key)
     data = sys.stdin.buffer.read() if value is None else coding.read(value)
-    with place.open(create=not no_create) as db:
+    with place.open(create=not no_create, engine=engine) as db:
         db.put(wanted, data, ttl)
     if as_json:
         print_json({"ok": True})

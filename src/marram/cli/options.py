@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from marram.errors import InvalidArgument
+from marram.storage.options import ENGINES
 
 if TYPE_CHECKING:
     from marram.client.sync import RemoteDB
@@ -30,6 +31,7 @@ R = TypeVar("R")
 
 DEFAULT_DIR = "./data"
 KEYSPACES = 16
+ENGINE_IS_THE_SERVERS = "--engine is for a directory; a server has its engine already"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +46,23 @@ class Place:
     keyspace: int
     password: str = ""
 
-    def open(self, *, create: bool = False) -> DB | RemoteDB:
-        """Open it, or connect. create: make the store where the directory holds none."""
-        if self.directory is None:
-            return self.connect()
-        return self.open_directory(create=create).keyspace(self.keyspace)
+    def open(self, *, create: bool = False, engine: str | None = None) -> DB | RemoteDB:
+        """Open it, or connect. create: make the store where the directory holds none.
 
-    def open_directory(self, *, create: bool = False) -> DB:
+        engine: of a store that is made, and what one that is there must have; None for any.
+        """
+        if self.directory is None:
+            if engine is not None:
+                raise click.UsageError(ENGINE_IS_THE_SERVERS)
+            return self.connect()
+        return self.open_directory(create=create, engine=engine).keyspace(self.keyspace)
+
+    def open_directory(self, *, create: bool = False, engine: str | None = None) -> DB:
         """Open the store in the directory."""
         from marram.storage.db import open_db
 
         assert self.directory is not None
-        return open_db(self.directory, create=create)
+        return open_db(self.directory, create=create, engine=engine)
 
     def connect(self) -> RemoteDB:
         """Connect to the server."""
@@ -193,6 +200,12 @@ def coding_options(function: Callable[..., R]) -> Callable[..., R]:
         "--hex", "as_hex", is_flag=True, help="Keys and values are hexadecimal, in and out."
     )(decorated)
 
+
+engine_option = click.option(
+    "--engine", type=click.Choice(ENGINES), metavar="|".join(ENGINES),
+    help="Where a new store keeps its map: in memory, or in sorted tables on disk [memory]. "
+    "One that is there must be of this engine.",
+)  # fmt: skip
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -12,6 +12,7 @@ Threading: pure functions.
 
 from __future__ import annotations
 
+import sys
 from base64 import b64encode
 from collections.abc import Iterator
 from math import isfinite
@@ -194,6 +195,25 @@ def _json_key(key: Any) -> str:
     if isinstance(key, bytes):
         return key.decode("utf-8", "backslashreplace")
     return key.text if isinstance(key, Simple) else str(key)
+
+
+def stats_lines(figures: dict[str, Any]) -> Iterator[str]:
+    """A store's figures; the lsm engine's as a picture (levels.py)."""
+    lsm = figures.get("lsm")
+    yield from figures_lines({name: each for name, each in figures.items() if name != "lsm"})
+    if isinstance(lsm, dict):
+        from marram.cli.levels import levels_lines
+
+        yield from levels_lines(lsm, figures.get("stalls"), block=_block_for(sys.stdout.encoding))
+
+
+def _block_for(encoding: str | None) -> str:
+    """What bars are made of, where the terminal can show it."""
+    try:
+        "\u2588".encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return "#"
+    return "\u2588"
 
 
 def figures_lines(figures: dict[str, Any], depth: int = 1) -> Iterator[str]:

@@ -20,7 +20,7 @@ from marram.cli.backends import Backend
 from marram.cli.completion import SeenKeys
 from marram.cli.grammar import syntax_text
 from marram.cli.parse import BadLine, Word, split
-from marram.cli.render import figures_lines, line_text, plain, reply_lines
+from marram.cli.render import line_text, plain, reply_lines, stats_lines
 from marram.cli.words import (
     DANGEROUS,
     OWN,
@@ -190,7 +190,7 @@ class Session:
             return self._show("INFO", list(STATS_COMMAND), reply)
         figures = store_figures(info_sections(data))
         if not self._printer.json(figures):
-            self._printer.lines(["Statistics:", *figures_lines(figures)])
+            self._printer.lines(["Statistics:", *stats_lines(figures)])
         return True
 
     def _scan(self, args: list[bytes]) -> bool:

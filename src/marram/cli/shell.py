@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from marram.cli.options import Place, json_option, place_options, print_json
+from marram.cli.options import (
+    ENGINE_IS_THE_SERVERS,
+    Place,
+    engine_option,
+    json_option,
+    place_options,
+    print_json,
+)
 from marram.cli.parse import BadLine, quote
 from marram.cli.session import Session
 
@@ -67,8 +74,11 @@ class PlainPrinter:
 @place_options
 @json_option
 @click.option("--no-create", is_flag=True, help="Fail where the directory holds no store.")
+@engine_option
 @click.option("-c", "--command", metavar="COMMAND", help="Run one command and exit.")
-def shell(place: Place, as_json: bool, no_create: bool, command: str | None) -> int:
+def shell(
+    place: Place, as_json: bool, no_create: bool, engine: str | None, command: str | None
+) -> int:
     """Type commands, or pipe them in.
 
     PUT GET DELETE SCAN STATS CHECKPOINT HELP QUIT, and every command of Redis's that marram has.
@@ -79,9 +89,11 @@ def shell(place: Place, as_json: bool, no_create: bool, command: str | None) -> 
     from marram.cli.backends import Embedded, Remote
 
     if place.directory is None:
+        if engine is not None:
+            raise click.UsageError(ENGINE_IS_THE_SERVERS)
         backend: Embedded | Remote = Remote(place.target())
     else:
-        backend = Embedded(place.directory, place.keyspace, create=not no_create)
+        backend = Embedded(place.directory, place.keyspace, create=not no_create, engine=engine)
     try:
         if command is not None:
             return _run_one(backend, command, as_json=as_json)

@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from marram.cli import progress
-from marram.cli.options import KEYSPACES, Place, json_option, print_json, whole_place_options
+from marram.cli.options import (
+    ENGINE_IS_THE_SERVERS,
+    KEYSPACES,
+    Place,
+    engine_option,
+    json_option,
+    print_json,
+    whole_place_options,
+)
 from marram.cli.progress import Callback
 from marram.env import posix_env
 from marram.errors import InvalidArgument
@@ -74,14 +82,17 @@ def dump(place: Place, only: int | None, file: str) -> None:
 @click.command()
 @whole_place_options
 @click.option("--no-create", is_flag=True, help="Fail where the directory holds no store.")
+@engine_option
 @json_option
 @click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
-def load(place: Place, no_create: bool, as_json: bool, file: str) -> None:
+def load(place: Place, no_create: bool, engine: str | None, as_json: bool, file: str) -> None:
     """Put a dump's records into a store [stdin].
 
     Keys that are there already are overwritten, others stay. Records whose deadline is over are
     left out.
     """
+    if place.directory is None and engine is not None:
+        raise click.UsageError(ENGINE_IS_THE_SERVERS)
     with ExitStack() as stack:
         if file == "-":
             source: BinaryIO = sys.stdin.buffer
@@ -93,7 +104,8 @@ def load(place: Place, no_create: bool, as_json: bool, file: str) -> None:
         if place.directory is None:
             sink: _StoreSink | _ServerSink = _ServerSink(stack.enter_context(place.connect()))
         else:
-            sink = _StoreSink(stack.enter_context(place.open_directory(create=not no_create)))
+            db = place.open_directory(create=not no_create, engine=engine)
+            sink = _StoreSink(stack.enter_context(db))
         told = stack.enter_context(progress.show("load", size=True))
         loaded, expired = _load(source, sink, size, told)
     if as_json:
@@ -110,7 +122,7 @@ def _store_rows(db: DB, only: int | None, told: Callback | None) -> Rows:
     snapshot = store.snapshot()
     try:
         store.wait(snapshot.position)
-        for rows in store.generations.slices(snapshot, store.now_ms(), told):
+        for rows in store.rows(snapshot, store.now_ms(), told):
             yield from (row for row in rows if only is None or row[0] == only)
     finally:
         store.release(snapshot)

@@ -21,7 +21,7 @@ from marram.cli.options import (
     print_json,
     whole_place_options,
 )
-from marram.cli.render import figures_lines, size_text
+from marram.cli.render import size_text, stats_lines
 
 if TYPE_CHECKING:
     from marram.storage.verify import Report
@@ -40,7 +40,7 @@ def stats(place: Place, as_json: bool) -> None:
         print_json(figures)
     else:
         click.echo("Statistics:")
-        _echo_lines(figures_lines(figures))
+        _echo_lines(stats_lines(figures))
 
 
 @click.command()
@@ -133,6 +133,7 @@ def verify(place: Place, as_json: bool) -> int:
                 "rows": report.rows,
                 "batches": report.batches,
                 "torn_tail_bytes": report.torn_tail_bytes,
+                "orphans": report.orphans,
             }
         )
         return 0 if report.ok else EXIT_DAMAGED
@@ -140,11 +141,14 @@ def verify(place: Place, as_json: bool) -> int:
         click.echo(f"{name}: {size_text(size)}")
     if report.torn_tail_bytes:
         click.echo(f"unfinished tail: {size_text(report.torn_tail_bytes)}, cut at the next opening")
+    for name in report.orphans:
+        click.echo(f"{name}: left by a crash, removed at the next opening")
     for problem in report.problems:
         click.echo(f"Error: {problem}", err=True)
     if not report.ok:
         return EXIT_DAMAGED
-    click.echo(f"OK ({report.rows} rows in the checkpoint, {report.batches} batches in the log)")
+    rows = f"{report.rows} rows in the checkpoint and the tables"
+    click.echo(f"OK ({rows}, {report.batches} batches in the log)")
     return 0
 
 

@@ -7,7 +7,7 @@ R2  a read whose connection turns out to be dead is sent once more, on a new con
 R3  a call that is cancelled may have happened; other tasks' calls are not affected.
 
 All tasks share one connection and their calls are pipelined on it; each keyspace in use has its
-own, and so has each checkpoint() and sync(), which may take long.
+own, and so has each checkpoint(), compact() and sync(), which may take long.
 
 Threading: on the loop that opened it.
 """
@@ -238,6 +238,15 @@ class AsyncRemoteDB:
     async def checkpoint(self) -> None:
         """Have the server write its state to a new generation; returns when that is done."""
         await self._run_aside(calls.checkpoint())
+
+    async def compact(self, start: bytes | None = None, stop: bytes | None = None) -> None:
+        """Have the server take out of its tables what is of no use any more (engine "lsm").
+
+        start, stop: only keys of [start, stop), None for no bound; without either all keyspaces.
+        A server with the memory engine makes a checkpoint. Raises ServerError: compactions are
+        paused there, or another was asked for and runs.
+        """
+        await self._run_aside(calls.compact(start, stop))
 
     async def backup(self, name: str) -> Position:
         """Have the server copy its store to a new directory of that name, below its backup_dir.

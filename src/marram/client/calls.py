@@ -232,6 +232,37 @@ def checkpoint() -> Call[None]:
     return Call([(b"CHECKPOINT",)], read_ok, patient=True)
 
 
+def compact(start: bytes | None, stop: bytes | None) -> Call[None]:
+    """COMPACT, COMPACT RANGE; without commands where the range is empty."""
+    if start is None and stop is None:
+        command = [b"COMPACT"]
+    else:
+        low = b"" if start is None else to_bytes(start, "start")
+        high = b"" if stop is None else to_bytes(stop, "stop")
+        # On the wire an empty bound means none, so an empty range must not be asked for.
+        if stop is not None and low >= high:
+            return Call([], lambda replies: None)
+        command = [b"COMPACT", b"RANGE", low, high]
+    return Call([command], read_ok, patient=True)
+
+
+def compaction_status() -> Call[dict[str, Any]]:
+    """COMPACT STATUS: what runs, and what is owed."""
+
+    def read(replies: list[Reply]) -> dict[str, Any]:
+        fields = replies[0]
+        if not isinstance(fields, dict):
+            raise _unexpected(fields, "a map")
+        return {
+            _bytes(name).decode("utf-8", "replace"): (
+                value.decode("utf-8", "replace") if isinstance(value, bytes) else _int(value)
+            )
+            for name, value in fields.items()
+        }
+
+    return Call([(b"COMPACT", b"STATUS")], read)
+
+
 def backup(name: str) -> Call[Position]:
     """BACKUP."""
 
@@ -258,6 +289,10 @@ def verify() -> Call[Report]:
             rows=_int(fields.get(b"rows")),
             batches=_int(fields.get(b"batches")),
             torn_tail_bytes=_int(fields.get(b"torn_tail_bytes")),
+            orphans=[
+                _bytes(name).decode("utf-8", "replace")
+                for name in _list(fields.get(b"orphans", []))
+            ],
         )
 
     return Call([(b"VERIFY",)], read, patient=True)

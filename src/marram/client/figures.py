@@ -14,7 +14,9 @@ from typing import Any
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _DECIMAL = re.compile(r"-?[0-9]{1,19}\.[0-9]{1,19}")
 
-STATS_COMMAND = (b"INFO", b"server", b"memory", b"marram", b"stats", b"clients", b"keyspace")
+STATS_COMMAND = (
+    b"INFO", b"server", b"memory", b"marram", b"lsm", b"stats", b"clients", b"keyspace",
+)  # fmt: skip
 """The command whose answer store_figures() can read."""
 
 
@@ -44,13 +46,14 @@ def store_figures(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
     return {
         "num_keys": sum(figures["keys"] for figures in keyspaces.values()),
-        "data_bytes": sections.get("memory", {}).get("used_memory_dataset"),
+        "data_bytes": own.get("data_bytes", sections.get("memory", {}).get("used_memory_dataset")),
         **{name: own.get(name) for name in ("engine", "durability", "generation")},
         "unsettled_batches": own.get("unsettled_batches"),
         "expired_keys": sections.get("stats", {}).get("expired_keys"),
         "failure": own.get("store_failure") or None,
         "keyspaces": keyspaces,
         **grouped,
+        **({"lsm": _lsm_figures(sections["lsm"])} if "lsm" in sections else {}),
         "server": {
             "marram_version": sections.get("server", {}).get("marram_version"),
             "uptime_s": sections.get("server", {}).get("uptime_in_seconds"),
@@ -73,11 +76,35 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
         "running": "checkpoint_running",
         "last_error": "checkpoint_last_error",
     },
+    "stalls": {"count": "stall_count", "ms": "stall_ms"},
     "recovery": {
         "replayed_batches": "recovery_replayed_batches",
         "cut_bytes": "recovery_cut_bytes",
     },
 }
+
+
+_LEVEL = re.compile(r"level([0-9]{1,3})")
+_LSM_GROUPS = ("memtable", "memory", "block_cache", "table_cache", "compaction")
+_LSM_FLAT = frozenset(("compaction_debt_bytes",))
+
+
+def _lsm_figures(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section of the lsm engine, nested as DB.stats()["lsm"] is."""
+    levels: list[dict[str, Any]] = []
+    found: dict[str, Any] = {"levels": levels}
+    for name, value in section.items():
+        level = _LEVEL.fullmatch(name)
+        if level is not None:
+            parts = (part.partition("=")[::2] for part in str(value).split(","))
+            levels.append({"level": int(level[1]), **{key: _number(text) for key, text in parts}})
+            continue
+        group = next((group for group in _LSM_GROUPS if name.startswith(f"{group}_")), None)
+        if group is None or name in _LSM_FLAT:
+            found[name] = value
+        else:
+            found.setdefault(group, {})[name.removeprefix(f"{group}_")] = value
+    return found
 
 
 def _keyspace_figures(text: str) -> dict[str, int]:

@@ -16,6 +16,7 @@ Threading: everything on the loop that opened it. The DB itself may be used by t
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -28,7 +29,7 @@ from marram.env import posix_env
 from marram.env.api import Env
 from marram.errors import Error
 from marram.storage.db import DB, open_db
-from marram.storage.generations import Progress
+from marram.storage.engine import Progress
 from marram.storage.snapshot import CHUNK_ROWS, Snapshot
 from marram.storage.store import Position, Store
 from marram.storage.transaction import Batch, Transaction
@@ -38,12 +39,14 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _MISSING: Any = object()
+_EASE_S = 0.01
+"""How often a writer that waits for the engine looks whether it may go on."""
 
 
 def open_async(
     directory: str | os.PathLike[str],
     *,
-    engine: str = "memory",
+    engine: str | None = None,
     durability: str = "sync",
     create: bool = True,
     env: Env | None = None,
@@ -78,6 +81,7 @@ def open_async(
             worker.stop()
             raise
         store = made[0].store
+        store.holds_back = False  # _Face does
         return AsyncDB(made[0], worker, _NotingStore(store), Commits(store, worker))
 
     return Opening(opened)
@@ -117,6 +121,21 @@ class _Face:
     async def _settle(self) -> None:
         position, self._store.noted = self._store.noted, 0
         await self._commits.reach(position)
+        if self._store.engine.throttle() >= 1.0:
+            await self._ease()
+
+    async def _ease(self) -> None:
+        """Wait while the engine cannot keep up; the store itself would hold up the whole loop."""
+        store = self._store
+        started_ns = store.env.monotonic_ns()
+        while (
+            store.closed is None
+            and store.failure is None
+            and store.engine.throttle() >= 1.0
+            and not store.generations.stats()["last_error"]  # waiting does not help: it refuses
+        ):
+            await asyncio.sleep(_EASE_S)
+        store.stalls.record(store.env.monotonic_ns() - started_ns)
 
 
 class _LocalChunks(_Face):
@@ -282,6 +301,15 @@ class AsyncDB(_Face):
     async def checkpoint(self, progress: Progress | None = None) -> None:
         """Write the present state to a new generation. progress is called on a thread."""
         await self._aside(lambda: self._blocking.checkpoint(progress))
+
+    async def compact(
+        self,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Take everything that is of no use any more out of the tables. progress: on a thread."""
+        await self._aside(lambda: self._blocking.compact(start, stop, progress))
 
     async def sync(self) -> None:
         """Make everything written so far durable, whatever the durability."""

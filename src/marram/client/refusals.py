@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from marram.errors import (
     Conflict,
+    Corruption,
     Error,
     NotLeader,
     OutcomeUnknown,
@@ -22,6 +23,7 @@ from marram.storage.entry import WrongType
 
 _CLASSES: dict[str, type[Error]] = {
     "CONFLICT": Conflict,
+    "CORRUPTION": Corruption,
     "MISCONF": StoreFailed,
     "NOTLEADER": NotLeader,
     "OOM": StoreFull,

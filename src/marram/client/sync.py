@@ -293,6 +293,15 @@ class RemoteDB(MutableMapping[bytes, bytes]):
         """Have the server write its state to a new generation; returns when that is done."""
         self.run(calls.checkpoint())
 
+    def compact(self, start: bytes | None = None, stop: bytes | None = None) -> None:
+        """Have the server take out of its tables what is of no use any more (engine "lsm").
+
+        start, stop: only keys of [start, stop), None for no bound; without either all keyspaces.
+        A server with the memory engine makes a checkpoint. Raises ServerError: compactions are
+        paused there, or another was asked for and runs.
+        """
+        self.run(calls.compact(start, stop))
+
     def backup(self, name: str) -> Position:
         """Have the server copy its store to a new directory of that name, below its backup_dir.
 

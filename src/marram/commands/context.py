@@ -10,12 +10,12 @@ Threading: everything on the thread that owns the store (the server's event loop
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from marram.coding.batch import Change
 from marram.commands.spec import Command, Reply
 from marram.protocol.replies import Push
-from marram.storage.memory.engine import Snapshot
+from marram.storage.engine import Pin, Range
 from marram.storage.store import Position
 from marram.storage.verify import Report
 from marram.storage.view import View
@@ -75,7 +75,7 @@ class Session(Protocol):
 class OpenSnapshot(Protocol):
     """A read view that a session holds (SNAPSHOT OPEN)."""
 
-    pin: Snapshot
+    pin: Pin
     keyspace: int
     now_ms: int  # when it was opened: what had expired then stays expired in it
 
@@ -218,10 +218,27 @@ class Latency(Protocol):
         ...
 
 
+class Compaction(Protocol):
+    """What an engine does to its tables of its own accord."""
+
+    def set_paused(self, paused: bool) -> None:
+        """Pause or resume it. Raises CommandError: this engine has no tables."""
+        ...
+
+    def status(self) -> dict[bytes, Any]:
+        """What runs, and what is owed; bytes and rows of tables."""
+        ...
+
+
 class Upkeep(Protocol):
     """Work on the store beside commands. Replies may be deferred until it is done."""
 
     active_expiry: bool
+
+    @property
+    def compaction(self) -> Compaction:
+        """What compacts the store's tables."""
+        ...
 
     @property
     def last_save_s(self) -> int:
@@ -250,6 +267,14 @@ class Upkeep(Protocol):
 
     def verify(self, answer: Callable[[Report], Reply]) -> Reply:
         """Read every byte of the store's files; answer(the report)."""
+        ...
+
+    def compact(self, where: Range | None, answer: Callable[[str], Reply]) -> Reply:
+        """Take out of the files what is of no use any more; answer(what was done, for people).
+
+        where: only that range. Raises CommandError: compactions are paused, or one was asked for
+        already.
+        """
         ...
 
     def wait_committed(

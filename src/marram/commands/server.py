@@ -114,7 +114,35 @@ def _report(report: Report) -> Reply:
         b"rows": report.rows,
         b"batches": report.batches,
         b"torn_tail_bytes": report.torn_tail_bytes,
+        b"orphans": [name.encode() for name in report.orphans],
     }
+
+
+def _compact(context: Context, args: Args) -> Reply:
+    """COMPACT."""
+    return context.upkeep.compact(None, Simple)
+
+
+def _compact_range(context: Context, args: Args) -> Reply:
+    """COMPACT RANGE start stop: of the selected database; an empty one is no bound."""
+    start, stop = args[2], args[3] or None
+    if stop is not None and start >= stop:
+        return OK
+    return context.upkeep.compact((context.session.keyspace, start, stop), Simple)
+
+
+def _compact_pause(context: Context, args: Args) -> Reply:
+    context.upkeep.compaction.set_paused(True)
+    return OK
+
+
+def _compact_resume(context: Context, args: Args) -> Reply:
+    context.upkeep.compaction.set_paused(False)
+    return OK
+
+
+def _compact_status(context: Context, args: Args) -> Reply:
+    return context.upkeep.compaction.status()
 
 
 def _bgsave(context: Context, args: Args) -> Reply:
@@ -207,6 +235,27 @@ _CONFIG: Final = container(
     since="2.0.0",
 )  # fmt: skip
 
+_COMPACTS: Final = "admin noscript no_multi"
+_own: Final = partial(subcommand, group="marram", since="0.1.0", support=Support.OWN)
+
+_COMPACT: Final = container(
+    "compact", "marram",
+    "Takes out of the tables what is of no use any more and answers when it is done; on the memory "
+    "engine it makes a checkpoint.",
+    (
+        _own("compact|range", _compact_range, 4, _COMPACTS,
+             summary="The same for keys from start to stop of the selected database; an empty one "
+             "is no bound.",
+             complexity="O(N) for N keys", args=(Arg("start"), Arg("stop"))),
+        _own("compact|pause", _compact_pause, 2, _COMPACTS,
+             summary="Cancels the compaction that runs and starts no further one."),
+        _own("compact|resume", _compact_resume, 2, _COMPACTS, summary="Lets compactions go on."),
+        _own("compact|status", _compact_status, 2, "admin noscript",
+             summary="Says what runs, what is owed, and what was done."),
+    ),
+    since="0.1.0", bare=_compact, words=_COMPACTS, support=Support.OWN,
+)  # fmt: skip
+
 ROWS: Final[tuple[Command, ...]] = (
     Command(
         "info", _info, -1, flags("loading stale"), "server", "Describes the server in figures.",
@@ -265,6 +314,7 @@ ROWS: Final[tuple[Command, ...]] = (
         "Makes a checkpoint and answers when it is done. Others are served meanwhile.",
         since="0.1.0", complexity="O(N) for N keys", control=True, support=Support.OWN,
     ),
+    _COMPACT,
     Command(
         "backup", _backup, 2, flags("admin noscript no_multi"), "marram",
         "Copies the store as it is now to a new directory below the server's --backup-dir.",

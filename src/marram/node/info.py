@@ -1,7 +1,8 @@
 """INFO's text, and MEMORY STATS's figures.
 
 Owns the fields' names and their order by section. Names and meanings are Redis's where Redis has
-them; what marram has of its own is in section Marram, with units in the names.
+them; what marram has of its own is in sections Marram and Lsm, with units in the names. Counts of
+keys are what the engine knows without looking: exact ones are DBSIZE's.
 
 Threading: the thread that owns the node.
 """
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from marram import __version__
 from marram.commands.connection import COMPATIBLE_VERSION
-from marram.commands.diagnostics import KEY_OVERHEAD_BYTES
 from marram.node.process import usage
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def text(node: Node, wanted: Sequence[bytes]) -> bytes:
         name = title.lower()
         if name in names or names & {"all", "everything"} or ("default" in names and by_default):
             fields = build(node)
+            if fields is None:
+                continue
             lines = [f"# {title}", *(f"{key}:{value}" for key, value in fields.items())]
             parts.append("\r\n".join(lines) + "\r\n")
     return "\r\n".join(parts).encode("utf-8", "surrogateescape")
@@ -38,30 +40,26 @@ def text(node: Node, wanted: Sequence[bytes]) -> bytes:
 
 def memory(node: Node) -> dict[bytes, int | float]:
     """MEMORY STATS."""
-    data = _data_bytes(node)
+    engine = node.store.engine
+    used = engine.memory_bytes()
+    dataset = min(engine.data_bytes(), used)
     resident = usage(node.env).resident_bytes
-    keys = sum(len(space) for space in node.store.engine.spaces)
+    keys = sum(space.about() for space in engine.spaces)
     return {
-        b"peak.allocated": max(node.peak_bytes, data),
-        b"total.allocated": data,
+        b"peak.allocated": max(node.peak_bytes, used),
+        b"total.allocated": used,
         b"startup.allocated": 0,
         b"replication.backlog": 0,
         b"clients.slaves": 0,
         b"clients.normal": _clients_bytes(node),
         b"aof.buffer": 0,
-        b"overhead.total": keys * KEY_OVERHEAD_BYTES,
+        b"overhead.total": used - dataset,
         b"keys.count": keys,
-        b"keys.bytes-per-key": data // keys if keys else 0,
-        b"dataset.bytes": node.store.engine.data_bytes(),
-        b"fragmentation": resident / data if data else 0.0,
-        b"fragmentation.bytes": max(0, resident - data),
+        b"keys.bytes-per-key": used // keys if keys else 0,
+        b"dataset.bytes": dataset,
+        b"fragmentation": resident / used if used else 0.0,
+        b"fragmentation.bytes": max(0, resident - used),
     }
-
-
-def _data_bytes(node: Node) -> int:
-    """Keys and values with their overhead, estimated."""
-    engine = node.store.engine
-    return engine.data_bytes() + KEY_OVERHEAD_BYTES * sum(len(space) for space in engine.spaces)
 
 
 def _clients_bytes(node: Node) -> int:
@@ -131,7 +129,8 @@ def _clients(node: Node) -> Fields:
 
 
 def _memory(node: Node) -> Fields:
-    used = _data_bytes(node)
+    engine = node.store.engine
+    used = engine.memory_bytes()
     node.peak_bytes = max(node.peak_bytes, used)
     resident = usage(node.env).resident_bytes
     limit = node.store.options.memory_limit
@@ -142,7 +141,7 @@ def _memory(node: Node) -> Fields:
         "used_memory_rss_human": _human(resident),
         "used_memory_peak": node.peak_bytes,
         "used_memory_peak_human": _human(node.peak_bytes),
-        "used_memory_dataset": node.store.engine.data_bytes(),
+        "used_memory_dataset": min(engine.data_bytes(), used),
         "maxmemory": limit,
         "maxmemory_human": _human(limit),
         "maxmemory_policy": "noeviction",
@@ -176,9 +175,11 @@ def _marram(node: Node) -> Fields:
     store = node.store
     stats = store.stats()
     log, sync, checkpoint = stats["log"], stats["sync"], stats["checkpoint"]
+    stalls = node.upkeep.stalls
     return {
         "engine": stats["engine"],
         "durability": stats["durability"],
+        "data_bytes": stats["data_bytes"],
         "epoch": store.epoch,
         "last_sequence": store.last,
         "committed_sequence": store.committed,
@@ -199,8 +200,37 @@ def _marram(node: Node) -> Fields:
         "recovery_cut_bytes": stats["recovery"]["cut_bytes"],
         "clock_ahead_ms": store.clock.ahead_ms,
         "open_snapshots": node.snapshots.num_open(),
+        "stall_count": stalls.count,
+        "stall_ms": stalls.total_ms,
+        "stalled": int(stalls.is_on),
         "store_failure": str(store.failure or "").replace("\n", " "),
     }
+
+
+def _lsm(node: Node) -> Fields | None:
+    """The nested figures of the lsm engine, flat; None for another engine."""
+    figures: Fields | None = node.store.engine.stats().get("lsm")
+    if figures is None:
+        return None
+    fields: Fields = {}
+    for name, value in figures.items():
+        if name == "levels":
+            for level in value:
+                parts = [f"{part}={count}" for part, count in level.items() if part != "level"]
+                fields[f"level{level['level']}"] = ",".join(parts)
+        elif isinstance(value, dict):
+            fields |= {f"{name}_{part}": _field(each) for part, each in value.items()}
+        else:
+            fields[name] = _field(value)
+    return fields
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return value.replace("\n", " ") if isinstance(value, str) else value
 
 
 def _stats(node: Node) -> Fields:
@@ -280,18 +310,19 @@ def _cluster(node: Node) -> Fields:
 
 def _keyspace(node: Node) -> Fields:
     return {
-        f"db{number}": f"keys={len(space)},expires={space.volatile},avg_ttl=0"
+        f"db{number}": f"keys={space.about()},expires={space.volatile},avg_ttl=0"
         for number, space in enumerate(node.store.engine.spaces)
-        if len(space)
+        if space.about()
     }
 
 
-_SECTIONS: Final[dict[str, tuple[Callable[[Any], Fields], bool]]] = {
+_SECTIONS: Final[dict[str, tuple[Callable[[Any], Fields | None], bool]]] = {
     "Server": (_server, True),
     "Clients": (_clients, True),
     "Memory": (_memory, True),
     "Persistence": (_persistence, True),
     "Marram": (_marram, True),
+    "Lsm": (_lsm, True),
     "Stats": (_stats, True),
     "Replication": (_replication, True),
     "CPU": (_cpu, True),

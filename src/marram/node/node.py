@@ -38,7 +38,7 @@ from marram.commands.spec import WRONG_TYPE, CommandError, Outcome
 from marram.commands.table import TABLE
 from marram.commands.values import MAX_STRING_BYTES
 from marram.env.api import Env
-from marram.errors import Closed, Error, ReadOnly, StoreFailed, StoreFull
+from marram.errors import Closed, Corruption, Error, ReadOnly, StoreFailed, StoreFull
 from marram.node.clients import Clients
 from marram.node.context import NodeContext
 from marram.node.deferred import Deferred
@@ -122,7 +122,8 @@ class Node:
         self.slowlog = SlowLog(settings.slowlog_entries)
         self.latency = Latency(settings.latency_ms)
         self.monitors = Monitors()
-        self.upkeep = Upkeep(store, settings, env, loop, self)
+        self.upkeep = Upkeep(store, settings, env, loop, self, self.clients)
+        store.holds_back = False  # it would block this thread; upkeep.stalls does it instead
         self.traffic = Traffic()
         self.errors: dict[str, int] = {}  # error replies by their first word
         self.run_id = env.random_bytes(20).hex()
@@ -229,9 +230,10 @@ class Node:
             return self._refused(row, view, error)
 
     def tick(self) -> None:
-        """Every 100 ms: expiry, due checkpoints, old snapshots, rates."""
+        """Every 100 ms: expiry, due checkpoints, stalls, old snapshots, rates."""
         self.begin_turn()
         took_ms = self.upkeep.tick(expire=not self.clients.paused and not self.closed)
+        self._update_guard()
         self.latency.record("expire-cycle", int(took_ms), self.now_ms // 1000)
         self.snapshots.close_old(self.now_ms)
         self._rates.append((self.env.monotonic_ns(), self.rows.total_calls()))
@@ -239,6 +241,7 @@ class Node:
     def close(self) -> None:
         """Run nothing new; what was deferred still ends."""
         self.closed = True
+        self.upkeep.stalls.end()
         self.clients.unpause()
         self._update_guard()
 
@@ -267,7 +270,7 @@ class Node:
         if refusal is not None:
             return self._reject(session, row, refusal)
         if self.clients.holds(session, row):
-            return self.clients.hold(session, args)
+            return self.clients.hold(session, row, args)
         if session.queue is not None and not row.run_in_multi:
             return self.transactions.enqueue(session, row, args)
         return self.run(session, row, args)
@@ -287,6 +290,8 @@ class Node:
         failure = self.store.failure
         if failure is not None and self._writes(session, row):
             return f"MISCONF the store failed and must be reopened: {failure}"
+        if self.upkeep.stalls.refusal and self._writes(session, row):
+            return f"MISCONF {self.upkeep.stalls.refusal}"
         if session.in_subscriber_mode and not row.subscriber_mode:
             return _SUBSCRIBED.format(row.name)
         if row.has_keys and (max(map(len, args)) > self._max_key_bytes or b"" in args):
@@ -446,6 +451,12 @@ class Node:
             return f"READONLY {error}"
         if isinstance(error, Closed):
             return _CLOSED
+        if isinstance(error, Corruption):
+            _logger.error("damage was read: %s", error)
+            return f"CORRUPTION {error}"
+        if isinstance(error, OSError):
+            _logger.error("a file could not be read: %s", error)
+            return f"IOERR {error.strerror or type(error).__name__}"
         if isinstance(error, Error):
             return f"ERR {error}"
         _logger.error("a command failed in a way it must not", exc_info=error)
@@ -534,6 +545,7 @@ class Node:
         self.clients.opened = 0
         self.peak_bytes = 0
         self.expired_before = self.store.expired_keys
+        self.upkeep.stalls.reset()
 
     def monitor(self, session: Session) -> None:
         """Show a session every command from now on."""
@@ -556,7 +568,11 @@ class Node:
 
     def _update_guard(self) -> None:
         self._guarded = (
-            self.clients.paused or bool(self.monitors.sessions) or self._time_all or self.closed
+            self.clients.paused
+            or bool(self.upkeep.stalls.refusal)
+            or bool(self.monitors.sessions)
+            or self._time_all
+            or self.closed
         )
 
     def _settings_changed(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from marram.commands.context import REPLY_ON
-from marram.storage.memory.engine import Snapshot
+from marram.storage.engine import Pin
 from marram.storage.view import View
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Push = Callable[[Any, int], None]
 class OpenSnapshot(NamedTuple):
     """A read view the session holds."""
 
-    pin: Snapshot
+    pin: Pin
     keyspace: int
     now_ms: int  # of its opening: what was expired then stays so
 

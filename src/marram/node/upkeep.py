@@ -1,6 +1,7 @@
 """Work on the store beside commands: expiry, checkpoints, syncs, and waiting for any of them.
 
-Owns when background work starts and who is told of its end; the work itself is the store's.
+Owns when background work starts and who is told of its end; the work itself is the store's, holding
+writers back meanwhile stalls.py's.
 
 U1  nothing here blocks the node's thread: checkpoints and syncs run in env's threads.
 U2  a caller of checkpoint() or wait_synced() is answered after a run that began after it asked.
@@ -13,16 +14,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from marram.commands.spec import CommandError
 from marram.env.api import Env
-from marram.errors import Error, StoreFull
+from marram.errors import Corruption, Error, StoreFull
+from marram.node.compaction import Compaction
 from marram.node.deferred import Deferred
 from marram.node.loop import Loop
 from marram.node.settings import Settings
+from marram.node.stalls import Gate, Stalls
 from marram.protocol.replies import ErrorReply
 from marram.storage.backup import backup
+from marram.storage.engine import Range
 from marram.storage.store import Store
 from marram.storage.verify import verify_store
 
@@ -96,9 +101,11 @@ class Upkeep:
     """Whether ticks delete expired keys; reads hide them all the same."""
 
     def __init__(
-        self, store: Store, settings: Settings, env: Env, loop: Loop, replies: Replies
+        self, store: Store, settings: Settings, env: Env, loop: Loop, replies: Replies, gate: Gate
     ) -> None:
         self.active_expiry = True
+        self.stalls = Stalls(store, env, loop, gate)
+        self.compaction = Compaction(store)
         self._settings = settings
         self._store = store
         self._env = env
@@ -123,12 +130,13 @@ class Upkeep:
     # -- ticks -------------------------------------------------------------------------------------
 
     def tick(self, *, expire: bool) -> float:
-        """Delete expired keys, start a due checkpoint; returns the milliseconds it took."""
+        """Delete expired keys, start a due checkpoint, hold writers back; returns how long, ms."""
         started_ns = self._env.monotonic_ns()
         if expire and self.active_expiry:
             self._expire(started_ns + EXPIRY_BUDGET_MS * 1_000_000)
         if self._store.failure is None and self._store.checkpoint_due():
             self._store.start_checkpoint()
+        self.stalls.look()
         return (self._env.monotonic_ns() - started_ns) / 1e6
 
     def _expire(self, until_ns: int) -> None:
@@ -178,6 +186,15 @@ class Upkeep:
         """Read every byte of the store's files; answer(the report)."""
         return self._run("verify", lambda: answer(verify_store(self._store)))
 
+    def compact(self, where: Range | None, answer: Callable[[str], Any]) -> Deferred:
+        """Take out of the files what is of no use any more; answer(what was done).
+
+        where: only that range. Raises CommandError: compactions are paused, or one was asked for
+        already.
+        """
+        self.compaction.check()
+        return self._run("compact", lambda: answer(self.compaction.run(where)))
+
     def _run(self, name: str, work: Callable[[], Any]) -> Deferred:
         """Answer with what `work` gives in a thread; one of each name at a time."""
         if name in self._running:
@@ -195,7 +212,8 @@ class Upkeep:
                 reply = work()
             except Exception as error:  # told to whoever asked
                 reply = error
-            self._loop.call_soon_threadsafe(lambda: finish(reply))
+            with suppress(RuntimeError):  # the loop ended meanwhile, and nobody waits any more
+                self._loop.call_soon_threadsafe(lambda: finish(reply))
 
         self._env.start(f"marram-{name}", run)
         return deferred
@@ -260,5 +278,9 @@ class Upkeep:
 def _refusal(failure: BaseException) -> ErrorReply:
     if isinstance(failure, StoreFull):
         return ErrorReply(f"MISCONF {failure}")
+    if isinstance(failure, CommandError):
+        return ErrorReply(str(failure))
+    if isinstance(failure, Corruption):
+        return ErrorReply(f"CORRUPTION {failure}")
     _logger.error("background work failed: %s", failure)
     return ErrorReply(f"ERR {failure}")

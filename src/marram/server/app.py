@@ -37,11 +37,13 @@ from marram.node.settings import OutputLimit, Settings
 from marram.protocol.resp import RespLimits
 from marram.server import logs, screen
 from marram.server.commit import Committer
-from marram.server.config import OFF, ServerConfig
+from marram.server.config import AUTO, OFF, ServerConfig
 from marram.server.connection import Clients
 from marram.server.frames import FrameConnection
 from marram.server.logs import event
 from marram.server.resp import RespConnection
+from marram.storage.engines import LSM
+from marram.storage.layout import TABLES
 from marram.storage.store import Store
 
 _logger = logging.getLogger("marram.server")
@@ -105,7 +107,7 @@ class Server:
         self.store.set_address(" ".join(f"{name}={at}" for name, at in self.addresses.items()))
         event(
             _logger, logging.INFO, "ready", directory=self.directory, pid=self.env.pid(),
-            keys=self.store.stats()["num_keys"], **self.addresses,
+            engine=self.store.engine.name, keys=self.store.stats()["num_keys"], **self.addresses,
         )  # fmt: skip
 
     def request_stop(self) -> None:
@@ -151,6 +153,7 @@ class Server:
         clients = self.clients
         return {
             **self.store.stats(),
+            "stalls": self.node.upkeep.stalls.figures(),  # the store holds nobody back here
             "server": {
                 "version": __version__,
                 "pid": self.env.pid(),
@@ -286,7 +289,7 @@ async def _main(config: ServerConfig) -> int:
 def ready_line(server: Server) -> str:
     """The one line that says that every listener accepts (S1)."""
     listeners = "".join(f" {name}={at}" for name, at in server.addresses.items())
-    return f"marram ready dir={server.directory} engine={server.config.engine}{listeners}"
+    return f"marram ready dir={server.directory} engine={server.store.engine.name}{listeners}"
 
 
 def _install_signals(server: Server) -> None:
@@ -383,8 +386,9 @@ def _resp_limits(settings: Settings) -> RespLimits:
 
 
 def _raise_file_limit(config: ServerConfig) -> ServerConfig:
-    """Have the system allow as many descriptors as there may be clients, or lower maxclients."""
-    wanted = config.maxclients + config.http_max_connections + _SPARE_FILES
+    """Have the system allow descriptors for all clients and tables there may be, or have fewer."""
+    tables = config.max_open_tables if _may_have_tables(config) else 0
+    wanted = config.maxclients + config.http_max_connections + _SPARE_FILES + tables
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return config
@@ -395,10 +399,22 @@ def _raise_file_limit(config: ServerConfig) -> ServerConfig:
     if soft >= wanted:
         return config
     room = max(2, soft - _SPARE_FILES)
+    tables = min(tables, room // 4)
+    room -= tables
     http = max(1, min(config.http_max_connections, room // 4))
     lowered = replace(config, maxclients=max(1, room - http), http_max_connections=http)
+    if tables:
+        lowered = replace(lowered, max_open_tables=tables)
     event(
         _logger, logging.WARNING, "too few file descriptors", limit=soft,
         maxclients=lowered.maxclients, http_max_connections=http,
+        max_open_tables=lowered.max_open_tables,
     )  # fmt: skip
     return lowered
+
+
+def _may_have_tables(config: ServerConfig) -> bool:
+    """Whether the store is, or will be, of the engine that holds tables open."""
+    if config.engine == AUTO:
+        return os.path.isdir(os.path.join(config.dir, TABLES))
+    return config.engine == LSM

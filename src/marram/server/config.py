@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from marram.errors import InvalidArgument
-from marram.storage.options import DURABILITIES, ENGINES, KIB, MIB, Options
+from marram.storage.options import COMPRESSIONS, DURABILITIES, ENGINES, KIB, MIB, Options
 
 DEFAULT_FILE: Final = "marram.toml"
 """Read where it exists in the working directory and no other file is named."""
@@ -32,6 +32,9 @@ _SHOWN_MAX = 80  # characters of a wrong name in a message
 
 OFF: Final = "off"
 """The value of a port whose listener is disabled."""
+
+AUTO: Final = "auto"
+"""The engine that is there already."""
 
 
 # -- kinds of values -----------------------------------------------------------------------------
@@ -190,7 +193,10 @@ class ServerConfig:
     """
 
     dir: str = _option("./data", TEXT, "directory of the store")
-    engine: str = _option("memory", TEXT, "where the map lives", choices=ENGINES)
+    engine: str = _option(
+        AUTO, TEXT, "where the map lives: in memory, or in sorted tables on disk (lsm); auto: as "
+        "the store that is there has it, and in memory for a new one", choices=(AUTO, *ENGINES),
+    )  # fmt: skip
     durability: str = _option(
         "sync", TEXT, "when a write is acknowledged: once it is on disk (sync), once the system "
         "has it and syncs it every interval-ms (interval), or once the system has it (none)",
@@ -289,10 +295,27 @@ class ServerConfig:
         1.0, NUMBER, "... this many times the live data", minimum=0, maximum=10**6
     )
     checkpoint_compression: str = _option(
-        "none", TEXT, "how checkpoints are compressed", choices=("none", "zlib")
-    )
+        "none", TEXT, "how checkpoints, and the tables of lsm, are compressed; zstd needs Python "
+        "3.14 or the package backports.zstd", choices=COMPRESSIONS,
+    )  # fmt: skip
     memory_limit: int = _option(
-        0, SIZE, "refuse writes that add data above this much; 0 for no limit", **_BYTES
+        0, SIZE, "with engine memory: refuse writes that add data above this much, 0 for no "
+        "limit; with lsm: what memtables, caches and open tables share, 0 for 512 MiB", **_BYTES,
+    )  # fmt: skip
+    memtable_bytes: int = _option(
+        0, SIZE, "with lsm: flush to a table when this much is collected in memory; 0 for an "
+        "eighth of memory-limit, 64 MiB at most", **_BYTES,
+    )  # fmt: skip
+    filter_bits_per_key: int = _option(
+        10, INTEGER, "with lsm: what tables spend on telling that a key is not there; 0: nothing",
+        unit="bits", minimum=0, maximum=64,
+    )  # fmt: skip
+    compaction_rate: int = _option(
+        0, SIZE, "with lsm: what compactions may read and write together in a second; 0: as "
+        "much as the disk takes", **_BYTES,
+    )  # fmt: skip
+    max_open_tables: int = _option(
+        1000, INTEGER, "with lsm: table files held open at most", minimum=1, maximum=10**6
     )
 
     log_format: str = _option(
@@ -332,7 +355,8 @@ class ServerConfig:
     def store_options(self) -> Options:
         """The part that the store takes. Raises InvalidArgument."""
         names = [field.name for field in fields(Options)]
-        return Options(**{name: getattr(self, name) for name in names if hasattr(self, name)})
+        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return Options(**values | {"engine": None if self.engine == AUTO else self.engine})
 
     def check_exposure(self) -> None:
         """Keeps G4. Raises InvalidArgument."""

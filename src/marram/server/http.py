@@ -72,6 +72,8 @@ _STATUS: Final = {
     "OOM": (503, "store_full"),
     "LOADING": (503, "loading"),
     "BUSY": (503, "busy"),
+    "CORRUPTION": (500, "corruption"),
+    "IOERR": (500, "io_error"),
 }
 
 Handler = Callable[["Api", Request], Awaitable[Response]]
@@ -163,12 +165,7 @@ class Api:
         Raises HttpError.
         """
         with self.session(request) as session:
-            replies, position = self.run_at_once(request, session, [list(args)])
-            reply = replies[0]
-            if isinstance(reply, Deferred):
-                deferred = reply
-                reply = await settled(deferred)
-                position = max(position, deferred.waits_for)
+            (reply,), position = await self.ask(request, session, [list(args)])
         await self.settle(position)
         _raise_for(reply)
         return reply, position
@@ -176,7 +173,10 @@ class Api:
     def run_at_once(
         self, request: Request, session: Session, commands: list[list[bytes]]
     ) -> tuple[list[Any], int]:
-        """Run commands with nothing between them; the replies must not be told before settle()."""
+        """Run commands with nothing between them; the replies must not be told before settle().
+
+        While commands are held back (clients.py) a reply is a Deferred.
+        """
         node = self.node
         self.committer.note(request.scope["client"])  # one object a connection
         node.begin_turn()
@@ -186,6 +186,17 @@ class Api:
             replies.append(node.execute(session, args))
             position = max(position, node.waits_for)
         self.committer.wake()
+        return replies, position
+
+    async def ask(
+        self, request: Request, session: Session, commands: list[list[bytes]]
+    ) -> tuple[list[Any], int]:
+        """run_at_once(), and wait for the replies that come later."""
+        replies, position = self.run_at_once(request, session, commands)
+        for at, reply in enumerate(replies):
+            if isinstance(reply, Deferred):
+                replies[at] = await settled(reply)
+                position = max(position, reply.waits_for)
         return replies, position
 
     async def settle(self, position: int) -> None:
@@ -285,12 +296,11 @@ async def get_range(api: Api, request: Request) -> Response:
         return _answer({"items": [], "cursor": None})
     cursor = None
     with api.session(request) as session:
-        replies, position = api.run_at_once(request, session, [_scanrange(wanted, wanted.limit)])
-        flat = replies[0]
+        (flat,), position = await api.ask(request, session, [_scanrange(wanted, wanted.limit)])
         if isinstance(flat, list) and flat:
             # A page may be short and not the last: ask whether there is more, nothing between.
             rest = wanted.after(flat[-2])
-            more, also = api.run_at_once(
+            more, also = await api.ask(
                 request, session, [] if rest.empty else [_scanrange(rest, 1)]
             )
             position = max(position, also)
@@ -312,17 +322,22 @@ async def post_batch(api: Api, request: Request) -> Response:
     failed: int | None = None
     with api.session(request) as session:
         commit = _commitif(ops, api.store.now_ms())
-        replies, position = api.run_at_once(request, session, [commit])
-        if replies[0] == 0:
-            # Ask the checks again one by one, nothing between, to say which one it was.
-            checks = [(at, op) for at, op in enumerate(ops) if isinstance(op, Check)]
-            verdicts, also = api.run_at_once(
+        (reply,), position = await api.ask(request, session, [commit])
+        checks = [(at, op) for at, op in enumerate(ops) if isinstance(op, Check)]
+        while reply == 0 and failed is None:
+            # Ask the checks again one by one to say which one it was. Where they were held back
+            # meanwhile, all may hold by now: then the batch has its chance again.
+            verdicts, also = await api.ask(
                 request, session, [_commitif([op], 0) for _, op in checks]
             )
             position = max(position, also)
-            failed = checks[verdicts.index(0)][0]
+            if 0 in verdicts:
+                failed = checks[verdicts.index(0)][0]
+            else:
+                (reply,), also = await api.ask(request, session, [commit])
+                position = max(position, also)
     await api.settle(position)
-    _raise_for(replies[0])
+    _raise_for(reply)
     if failed is not None:
         message = f"ops[{failed}] does not hold; nothing was changed"
         raise HttpError(409, "check_failed", message, fields={"op": failed})
@@ -334,6 +349,13 @@ async def post_checkpoint(api: Api, request: Request) -> Response:
     await read_no_body(request, api.max_body_bytes)
     await api.run(request, b"CHECKPOINT")
     return _answer({"ok": True})
+
+
+async def post_compact(api: Api, request: Request) -> Response:
+    """Take out of the tables what is of no use any more."""
+    await read_no_body(request, api.max_body_bytes)
+    reply, _ = await api.run(request, b"COMPACT")
+    return _answer({"ok": True, "engine": api.store.engine.name, "message": reply.text})
 
 
 async def get_stats(api: Api, request: Request) -> Response:
@@ -375,6 +397,11 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "POST", "/v1/checkpoint", post_checkpoint, "checkpoint",
         "Writes a checkpoint and drops the log before it.", writes=True,
+    ),
+    Route(
+        "POST", "/v1/compact", post_compact, "compact",
+        "Takes out of the tables what is of no use any more; makes a checkpoint where there are "
+        "none.", writes=True,
     ),
     Route("GET", "/v1/stats", get_stats, "stats", "Gives figures about the store and the server."),
     Route("GET", "/livez", get_health, "livez", "Says that the process answers.", open=True),

@@ -9,7 +9,7 @@ Threading: the event loop's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -56,6 +56,8 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """prometheus-client's interface."""
         yield from self._about_store()
+        yield from self._about_stalls()
+        yield from _about_lsm(self._store.engine.stats().get("lsm"))
         yield from self._about_commits()
         yield from self._about_commands()
         yield from self._about_clients()
@@ -76,7 +78,7 @@ class Metrics:
         )  # fmt: skip
         yield _gauge("failed", "1 once a durable write failed and the store must be reopened.",
                      float(store.failure is not None))  # fmt: skip
-        keys = GaugeMetricFamily("marram_keys", "Keys held.", labels=["keyspace"])
+        keys = GaugeMetricFamily("marram_keys", "Keys held, about.", labels=["keyspace"])
         volatile = GaugeMetricFamily(
             "marram_volatile_keys", "Keys that have a deadline.", labels=["keyspace"]
         )
@@ -84,8 +86,8 @@ class Metrics:
             "marram_data_bytes", "Keys and values held, without overhead.", labels=["keyspace"]
         )
         for number, space in enumerate(store.engine.spaces):
-            if len(space) or number == 0:
-                keys.add_metric([str(number)], len(space))
+            if space.about() or number == 0:
+                keys.add_metric([str(number)], space.about())
                 volatile.add_metric([str(number)], space.volatile)
                 data.add_metric([str(number)], space.data_bytes)
         yield from (keys, volatile, data)
@@ -99,6 +101,12 @@ class Metrics:
                      float(bool(checkpoint["last_error"])))  # fmt: skip
         yield _gauge("last_checkpoint_timestamp_seconds", "When the last one ended; 0 for none.",
                      checkpoint["last_ms"] / 1000)  # fmt: skip
+
+    def _about_stalls(self) -> Iterator[Metric]:
+        stalls = self._node.upkeep.stalls
+        yield _counter("stalls", "How often writers were held back.", stalls.count)
+        yield _counter("stall_seconds", "How long in all.", stalls.total_ms / 1000)
+        yield _gauge("stalled", "1 while they are held back.", stalls.is_on)
 
     def _about_commits(self) -> Iterator[Metric]:
         commit = self._store.commit
@@ -157,6 +165,81 @@ class Metrics:
         yield _gauge("process_resident_bytes", "Memory in use.", used.resident_bytes)
         uptime_s = (self._env.monotonic_ns() - self._started_ns) / 1e9
         yield _gauge("uptime_seconds", "Since the listeners were made.", uptime_s)
+
+
+_LEVELS: Final = {
+    "tables": "Tables of a level.",
+    "bytes": "Their files.",
+    "rows": "Their rows, tombstones included.",
+    "tombstones": "Rows that say a key is gone.",
+}
+_LSM_GAUGES: Final = {
+    "table_bytes": "All tables' files.",
+    "obsolete_tables": "Tables kept for those who read an older state.",
+    "space_amplification": "Bytes of all tables by those of the deepest level.",
+    "write_amplification": "Bytes flushed and compacted by those flushed, since the start.",
+    "compaction_debt_bytes": "What compactions owe.",
+    "level0_depth": "Tables of level 0 that a key may be in.",
+    "throttle": "How much writers should be held back, 0 to 1; from 1 on they are.",
+}
+_COMPACTION_COUNTERS: Final = {
+    "read_bytes": "Bytes of tables that compactions read.",
+    "written_bytes": "Bytes of tables that they wrote.",
+    "rows_read": "Rows that they read.",
+    "rows_written": "Rows that they wrote.",
+    "expired_rows": "Expired keys that they dropped.",
+    "failures": "Compactions that failed.",
+}
+_CACHE_COUNTERS: Final = {
+    "hits": "Look-ups that found their block or table.",
+    "misses": "Look-ups that did not.",
+    "evictions": "Entries dropped to make room.",
+}
+
+
+def _about_lsm(figures: dict[str, Any] | None) -> Iterator[Metric]:
+    """The lsm engine's figures (Store.stats()["lsm"]); nothing for another engine."""
+    if figures is None:
+        return
+    for name, help in _LEVELS.items():
+        levels = GaugeMetricFamily(f"marram_lsm_level_{name}", help, labels=["level"])
+        for level in figures["levels"]:
+            levels.add_metric([str(level["level"])], level[name])
+        yield levels
+    for name, help in _LSM_GAUGES.items():
+        if name in figures:
+            yield _gauge(f"lsm_{name}", help, figures[name])
+    memtable, memory = figures["memtable"], figures["memory"]
+    yield _gauge("lsm_memtable_bytes", "What waits in memory to be flushed.", memtable["bytes"])
+    yield _gauge("lsm_memtables_frozen", "Memtables being flushed.", memtable["frozen"])
+    yield _gauge("lsm_memory_bytes", "Memtables, block cache, open tables.", memory["bytes"])
+    yield _gauge("lsm_memory_limit_bytes", "What they share.", memory["limit_bytes"])
+    yield _counter("lsm_flushed_bytes", "Bytes of tables that flushes wrote.",
+                   figures["flushed_bytes"])  # fmt: skip
+    caches = {"block": figures["block_cache"], "table": figures["table_cache"]}
+    for name, help in _CACHE_COUNTERS.items():
+        counter = CounterMetricFamily(f"marram_lsm_cache_{name}", help, labels=["cache"])
+        for cache, held in caches.items():
+            counter.add_metric([cache], held[name])
+        yield counter
+    held_bytes = GaugeMetricFamily("marram_lsm_cache_bytes", "What it holds.", labels=["cache"])
+    for cache, held in caches.items():
+        held_bytes.add_metric([cache], held["bytes"])
+    yield held_bytes
+    yield from _about_compactions(figures.get("compaction"))
+
+
+def _about_compactions(figures: dict[str, Any] | None) -> Iterator[Metric]:
+    if figures is None:
+        return
+    done = CounterMetricFamily("marram_lsm_compactions", "Compactions done.", labels=["kind"])
+    for kind in ("merge", "move", "drop"):
+        done.add_metric([kind], figures[f"{kind}s"])
+    yield done
+    yield _gauge("lsm_compaction_running", "1 while one runs.", bool(figures["running"]))
+    yield _gauge("lsm_compaction_paused", "1 after COMPACT PAUSE.", figures["paused"])
+    for name, help in _COMPACTION_COUNTERS.items():
+        yield _counter(f"lsm_compaction_{name}", help, figures[name])
 
 
 def _sync_histogram(times: SyncTimes) -> HistogramMetricFamily:

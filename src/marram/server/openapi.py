@@ -189,6 +189,11 @@ _DETAILS: Final[dict[str, tuple[list[Schema], Schema, Answers]]] = {
         {**_OK, "409": ("A check does not hold; nothing was changed.", _ref("Error"))},
     ),
     "checkpoint": ([], {"required": False, "schema": {"type": "object", "maxProperties": 0}}, _OK),
+    "compact": (
+        [],
+        {"required": False, "schema": {"type": "object", "maxProperties": 0}},
+        {"200": ("Done.", _ref("Compacted"))},
+    ),
     "stats": ([], {}, _FIGURES),
     "metrics": ([], {}, {"200": ("Figures.", "text/plain")}),
     "openapi": ([], {}, {"200": ("This document.", {"type": "object"})}),
@@ -210,6 +215,15 @@ def _schemas(limits: Limits) -> dict[str, Schema]:
     check = {"op": {"const": "check"}, **key, **value, "exists": {"type": "boolean"}}
     return {
         "Ok": _closed({"ok": {"const": True}}, "ok"),
+        "Compacted": _closed(
+            {
+                "ok": {"const": True},
+                "engine": {"type": "string"},
+                "message": {"type": "string", "description": "What was done, for people."},
+            },
+            "ok",
+            "engine",
+        ),
         "Error": _closed(
             {
                 "error": {

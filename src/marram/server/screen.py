@@ -6,7 +6,7 @@ Owns the text; rich, where it is installed, only colours it. Threading: called o
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from marram import __version__
 from marram.server.config import ServerConfig
@@ -17,7 +17,7 @@ _HEADING: Final = re.compile(r"^  (\S[^:]*):", re.MULTILINE)
 
 def show(config: ServerConfig, addresses: dict[str, str], directory: str, store: Store) -> None:
     """Print the screen to stdout."""
-    text = lines(config, addresses, directory, store.stats()["num_keys"])
+    text = lines(config, addresses, directory, store.stats())
     try:
         from rich.console import Console
         from rich.text import Text
@@ -30,19 +30,23 @@ def show(config: ServerConfig, addresses: dict[str, str], directory: str, store:
     Console(soft_wrap=True).print(styled)
 
 
-def lines(config: ServerConfig, addresses: dict[str, str], directory: str, num_keys: int) -> str:
-    """The screen's text, with lines to copy."""
+def lines(
+    config: ServerConfig, addresses: dict[str, str], directory: str, figures: dict[str, Any]
+) -> str:
+    """The screen's text, with lines to copy. figures: of the store (Store.stats())."""
     durable = {
         "sync": "a write is answered once it is on disk",
         "interval": f"writes are synced every {config.interval_ms} ms",
         "none": "writes are not synced",
     }
+    num_keys = figures["num_keys"]
     keys = "1 key" if num_keys == 1 else f"{num_keys:,} keys"
     out = [
         "",
         f"marram {__version__}",
         "",
         f"  store: {directory} ({keys}; {durable[config.durability]})",
+        *_about_lsm(figures.get("lsm")),
     ]
     if "resp" in addresses:
         host, port = addresses["resp"].rsplit(":", 1)
@@ -54,3 +58,37 @@ def lines(config: ServerConfig, addresses: dict[str, str], directory: str, num_k
     if config.password_file:
         out.append(f"  login: the password is the first line of {config.password_file}")
     return "\n".join([*out, "", "Ctrl-C stops it.", ""])
+
+
+def _about_lsm(figures: dict[str, Any] | None) -> list[str]:
+    """The levels, and whether they hold writers back."""
+    if figures is None:
+        return []
+    levels = [
+        f"level {level['level']}: {_count(level['tables'], 'table')}, {_size(level['bytes'])}"
+        for level in figures["levels"]
+    ]
+    memtable, memory = figures["memtable"], figures["memory"]
+    out = [
+        f"  lsm:   {'; '.join(levels) or 'no tables yet'}",
+        f"         memtables of {_size(memtable['limit_bytes'])}, "
+        f"{_size(memory['limit_bytes'])} of memory in all",
+    ]
+    debt, throttle = figures.get("compaction_debt_bytes", 0), figures.get("throttle", 0.0)
+    if debt:
+        out.append(f"         {_size(debt)} to compact; writers are held back {throttle:.0%}")
+    return out
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _size(size_bytes: int) -> str:
+    """64.0 MiB."""
+    size = float(size_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size_bytes} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
