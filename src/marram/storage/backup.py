@@ -14,6 +14,7 @@ Threading: beside writers; one backup at a time has a target.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from marram.env.api import Env
 from marram.errors import Corruption, InvalidArgument, NotAStore
@@ -22,6 +23,9 @@ from marram.storage.engine import Origin, Progress
 from marram.storage.recovery import log_headers, start_first_log, write_first_generation
 from marram.storage.store import Position, Store
 from marram.storage.verify import tables_of, verify_directory
+
+if TYPE_CHECKING:
+    from marram.storage.lsm.manifest import Listing
 
 _COPY_SIZE = 1024 * 1024
 
@@ -81,14 +85,25 @@ def restore(env: Env, source: str, target: str, progress: Progress | None = None
 def _link_tables(store: Store, target: str, progress: Progress | None) -> Position:
     """Flush, and link the tables there are then: they never change."""
     from marram.storage.lsm.engine import LsmEngine
-    from marram.storage.lsm.manifest import write_manifest
 
     engine = store.engine
     assert isinstance(engine, LsmEngine)
     env = store.env
     _make_folder(env, layout.tables_path(target), target)
     store.checkpoint()
-    listing = engine.listing()  # its version keeps the files (lsm/tables.py, G2)
+    with engine.listing() as listing:
+        _link_listed(store, target, listing, progress)
+        origin = listing.origin
+        del listing  # it keeps the files
+    start_first_log(env, target, origin)
+    return Position(origin.epoch, origin.sequence)
+
+
+def _link_listed(store: Store, target: str, listing: Listing, progress: Progress | None) -> None:
+    """Link or copy the tables of a listing, and write it down."""
+    from marram.storage.lsm.manifest import write_manifest
+
+    env = store.env
     done, total = 0, listing.version.size_bytes
     for level in listing.version.levels:
         for table in level.tables:
@@ -103,8 +118,6 @@ def _link_tables(store: Store, target: str, progress: Progress | None) -> Positi
                 progress(done, total)
     env.sync_dir(layout.tables_path(target))
     write_manifest(env, target, 0, listing).close()
-    start_first_log(env, target, listing.origin)
-    return Position(listing.origin.epoch, listing.origin.sequence)
 
 
 def _make_folder(env: Env, path: str, parent: str) -> None:

@@ -11,6 +11,9 @@ C3  one group at most is being written. What arrives meanwhile shares the next o
 C4  a key's newest value is unsettled from the moment it is applied until its group is committed.
     Writers mark the key before they change the map and readers ask after they read it, so a
     reader without the lock may wait once too often but never once too little.
+C6  a batch that shows a state in between to a reader without the lock, because it changes a key
+    more than once, says so before it changes anything: `stepwise` is the newest such batch. Who
+    read while it was in flight reads again under the lock.
 C5  after a failed write or sync nothing is ever committed again (P4).
 
 Threading: append side, take() and complete() under `lock`; Group.write() outside it, by whoever
@@ -95,6 +98,7 @@ class CommitQueue:
         self.last = last
         self.committed = last
         self.epoch = epoch
+        self.stepwise = 0
         self.sync_each = sync_each
         self.now_ms = now_ms
         self.monotonic_ns = monotonic_ns

@@ -39,6 +39,9 @@ T = TypeVar("T")
 
 _MISSING: Any = object()
 
+# What a key holds that is nothing but its value.
+_STRINGS = frozenset((bytes, type(None)))
+
 
 def open_db(
     directory: str | os.PathLike[str],
@@ -95,9 +98,11 @@ class DB(MutableMapping[bytes, bytes]):
         if key.__class__ is not bytes:
             key = to_bytes(key, "key")
         store = self._store
+        commit = store.commit
+        committed = commit.committed
         held = store.engine.spaces[self._keyspace].get(key)
-        if store.commit.unsettled:
-            self._settle(key)
+        if commit.last != committed:
+            held = self._settled(key, held, committed)
         if held.__class__ is bytes:
             return held
         return default if held is None else self._unwrap(key, held, default)
@@ -158,8 +163,9 @@ class DB(MutableMapping[bytes, bytes]):
         """
         key = check_key(key, self._max_key)
         store = self._store
+        committed = store.commit.committed
         held = store.engine.spaces[self._keyspace].get(key)
-        self._settle(key)
+        held = self._settled(key, held, committed)
         now_ms = store.now_ms()
         if held is None or is_expired(held, now_ms):
             raise NotFound(repr(key))
@@ -211,7 +217,20 @@ class DB(MutableMapping[bytes, bytes]):
 
         Each is what get() would return; together they are one snapshot only within snapshot().
         """
-        return [self.get(key) for key in keys]
+        wanted = [key if key.__class__ is bytes else to_bytes(key, "key") for key in keys]
+        store = self._store
+        committed = store.commit.committed
+        found = store.engine.spaces[self._keyspace].get_many(wanted)
+        if store.commit.last != committed:
+            found = [
+                self._settled(key, held, committed) for key, held in zip(wanted, found, strict=True)
+            ]
+        if _STRINGS.issuperset(map(type, found)):
+            return found  # type: ignore[return-value]
+        return [
+            held if held.__class__ is bytes or held is None else self._unwrap(key, held, None)
+            for key, held in zip(wanted, found, strict=True)
+        ]
 
     def batch(self) -> Batch:
         """A context whose puts and deletes become one atomic batch when it ends without error."""
@@ -438,9 +457,21 @@ class DB(MutableMapping[bytes, bytes]):
 
     # -- private ---------------------------------------------------------------------------------
 
-    def _settle(self, key: bytes) -> None:
-        """Wait until the key's newest value is one no crash can undo (D2)."""
-        self._store.wait(self._store.settles_at(key))
+    def _settled(self, key: bytes, held: Stored | None, committed: int) -> Stored | None:
+        """What a key holds, once no crash can undo it (D2).
+
+        held: what was read without the lock; committed: commit.committed from before that.
+        """
+        store = self._store
+        if store.commit.stepwise > committed:
+            # It may be from between two steps of a batch (commit.py C6), which never was a state.
+            with store.lock:
+                held = store.engine.spaces[self._keyspace].get(key)
+                position = store.settles_at(key)
+        else:
+            position = store.settles_at(key)
+        store.wait(position)
+        return held
 
     def _unwrap(self, key: bytes, held: Stored, default: Any) -> Any:
         if not is_expired(held, self._store.now_ms()):

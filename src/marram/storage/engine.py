@@ -90,6 +90,10 @@ class Space(Protocol):
         """The newest value, expired or not."""
         ...
 
+    def get_many(self, keys: Sequence[bytes]) -> list[Stored | None]:
+        """get() of each, in their order; what is on disk is read once for neighbours."""
+        ...
+
     def keys(self, start: bytes, stop: bytes | None, limit: int, reverse: bool) -> list[bytes]:
         """Up to `limit` keys of [start, stop) in order, expired ones included."""
         ...
@@ -125,6 +129,10 @@ class Pin(Protocol):
 
     def get(self, keyspace: int, key: bytes) -> Stored | None:
         """What the key held at the position, expired or not; needs no lock."""
+        ...
+
+    def get_many(self, keyspace: int, keys: Sequence[bytes]) -> list[Stored | None]:
+        """get() of each, in their order; what is on disk is read once for neighbours."""
         ...
 
     def chunk(

@@ -97,7 +97,12 @@ class Generations:
             return False
         self._queued = True
         self._tasks = [task for task in self._tasks if not task.join(0)]
-        self._tasks.append(self._env.start("marram-checkpoint", self._in_background))
+        try:
+            self._tasks.append(self._env.start("marram-checkpoint", self._in_background))
+        except RuntimeError as error:  # no more threads
+            self._queued = False
+            _logger.error("background checkpoint could not be started: %s", error)
+            return False
         return True
 
     def help(self, timeout_s: float) -> bool:

@@ -71,7 +71,17 @@ class Snapshot:
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The values of `keys` at the position, None for missing ones."""
-        return [self.get(key) for key in keys]
+        wanted = [to_bytes(key, "key") for key in keys]
+        self._check()
+        now_ms = self._now_ms
+        return [
+            held
+            if held is None or isinstance(held, bytes)
+            else None
+            if is_expired(held, now_ms)
+            else string_of(held)
+            for held in self._pin.get_many(self._keyspace, wanted)
+        ]
 
     def __getitem__(self, key: bytes) -> bytes:
         value = self.get(key, _MISSING)

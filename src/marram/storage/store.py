@@ -265,7 +265,7 @@ class Store:
         self._reserve(len(batch))
         try:
             group = self.commit.enter(batch)
-            _mark(group, changes)
+            _mark(self.commit, group, changes)
             self.engine.apply(changes, group.last)
         except BaseException as error:
             self._broken(error)
@@ -577,7 +577,7 @@ class Unit:
             store._reserve(len(batch))
             try:
                 group = store.commit.enter(batch)
-                _mark(group, self._changes)
+                _mark(store.commit, group, self._changes)
             except BaseException as error:
                 store._broken(error)
                 raise
@@ -597,8 +597,13 @@ class Unit:
             store.lock.release()
 
 
-def _mark(group: Group, changes: list[Change]) -> None:
-    """Note which keys the group unsettles, before the map changes (commit.py C4)."""
+def _mark(commit: CommitQueue, group: Group, changes: list[Change]) -> None:
+    """Note which keys the group unsettles, before the map changes (commit.py C4, C6)."""
+    if len(changes) > 1 and (
+        any(change[0] in (DELETE_RANGE, SWAP) for change in changes)
+        or len({change[2] for change in changes}) < len(changes)
+    ):
+        commit.stepwise = group.last
     for change in changes:
         if change[0] in (DELETE_RANGE, SWAP):
             group.everything = True

@@ -64,10 +64,10 @@ class Report:
 
 def verify_store(store: Store, progress: Progress | None = None) -> Report:
     """Check the files of an open store."""
-    pin = store.snapshot()  # so that no table goes while the files are read
+    pin = None
     try:
         with store.generations.held(), store.engine.held():
-            store.check_open()
+            pin = store.snapshot()  # so that no table goes while the files are read
             log = store.commit.log
             limits = {log.number: log.end}
             known = store.engine.files()
@@ -75,7 +75,8 @@ def verify_store(store: Store, progress: Progress | None = None) -> Report:
             walk.run()
         walk.tables()
     finally:
-        store.release(pin)
+        if pin is not None:
+            store.release(pin)
     return walk.report
 
 

@@ -160,7 +160,10 @@ class View:
             size = len(space)
             if size == 0:
                 return None
-            key = space.key_at((draw + attempt) % size)
+            try:
+                key = space.key_at((draw + attempt) % size)
+            except IndexError:  # the last ones were just taken away, having expired
+                continue
             if not is_expired(space.get(key) or b"", self.now_ms):
                 return key
         # A hundred expired neighbours: look through the whole range for a live one.

@@ -105,7 +105,9 @@ class Writer:
         """Whether a key is this writer's."""
         return key.split(b"/")[1] == b"%d" % self.number
 
-    def states(self, first: int, last: int, start: tuple[int, State]) -> Iterator[tuple[int, State]]:
+    def states(
+        self, first: int, last: int, start: tuple[int, State]
+    ) -> Iterator[tuple[int, State]]:
         """(n, its keys after batch n) for n of [first, last]; start: some (n, state) before."""
         at, state = start[0], dict(start[1])
         while True:
@@ -375,7 +377,9 @@ def test_o3_closing_under_use_gives_closed_and_loses_nothing(name: str, tmp_path
 
     closed = tolerant(marram.Closed)
     workshop.writers = [TolerantWriter(n, SEED) for n in range(WRITERS)]
-    workshop.run(closed(Getter()), closed(Scanner()), closed(Historian()), closed(checkpoint), close)
+    workshop.run(
+        closed(Getter()), closed(Scanner()), closed(Historian()), closed(checkpoint), close
+    )
 
     with marram.open(tmp_path / "db", **OPTIONS[name]) as again:
         workshop.check_state(dict(again.scan()), workshop.acknowledged(), fresh())

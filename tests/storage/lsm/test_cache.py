@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from marram.env.memory import MemoryEnv
 from marram.errors import Closed, Corruption, InvalidArgument
-from marram.storage.lsm.cache import BlockCache, TableCache
+from marram.storage.entry import Entry
+from marram.storage.lsm.cache import BlockCache, RowCache, TableCache
 from marram.storage.sstable.block import DataBlock, Row, encode_rows, stored_key
 from marram.storage.sstable.format import Place
 from marram.storage.sstable.reader import Table, block_id, table_of
@@ -522,3 +523,48 @@ def test_threads_open_each_table_once_and_read_rows() -> None:
     assert not failures
     tables._check()
     assert len(disk.open_files) == 4
+
+
+# -- rows ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 40_000),
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 400)), max_size=200),
+)
+def test_c1_rows_never_take_more_than_allowed(
+    capacity_bytes: int, puts: list[tuple[int, int]]
+) -> None:
+    cache = RowCache(capacity_bytes)
+    for number, size in puts:
+        cache.put(b"%d" % number, bytes(size))
+        cache._check()
+        assert (b"%d" % number in cache.young) or capacity_bytes < 64 * (size + 200)
+
+
+def test_c1_rows_that_do_not_divide_the_capacity_stay_below_it() -> None:
+    cache = RowCache(100_000)
+    for number in range(200):
+        cache.put(b"%d" % number, bytes(2500))
+        cache._check()
+
+
+def test_rows_that_are_put_again_outlive_others() -> None:
+    cache = RowCache(100_000)
+    for number in range(5000):
+        cache.put(b"hot", b"value")
+        cache.put(b"%d" % number, b"value")
+
+    assert cache.young.get(b"hot") or cache.old.get(b"hot")
+    assert b"0" not in cache.young and b"0" not in cache.old
+    assert cache.stats().bytes <= 100_000
+
+
+def test_rows_that_are_offered_often_are_kept() -> None:
+    cache = RowCache(100_000)
+    for _ in range(4):
+        cache.offer(b"hot", Entry(b"value", 5))
+
+    assert cache.young == {b"hot": Entry(b"value", 5)}
+    assert cache.stats().misses == 4

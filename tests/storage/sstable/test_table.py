@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import chain, groupby
+from itertools import chain, groupby, repeat
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +16,7 @@ from marram.env.posix import posix_env
 from marram.errors import Closed, InvalidArgument
 from marram.storage.sstable import writer as writer_module
 from marram.storage.sstable.block import stored_key
+from marram.storage.sstable.filter import probe_of
 from marram.storage.sstable.format import Place
 from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.reader import READ_BYTES, Table
@@ -415,6 +416,55 @@ def test_compressible_blocks_shrink_and_others_stay_plain(compression: str) -> N
     assert read_all(open_table(packed, verify=True)) == [(row, 0) for row in dull]
     assert noisy[41] == 0
     assert read_all(open_table(noisy, verify=True)) == [(noise[0], 0)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    histories(),
+    st.integers(1, 2000),
+    st.sampled_from([0, 10]),
+    st.lists(st.tuples(st.integers(0, 255), small_keys)),
+)
+def test_a_tree_looks_up_the_newest_version_as_find_does(
+    model: list[Version], block_bytes: int, filter_bits: int, absent: list[tuple[int, bytes]]
+) -> None:
+    table = build(model, block_bytes=block_bytes, filter_bits_per_key=filter_bits)
+    wanted = sorted({stored_key(*key) for key in absent} | {stored(version) for version in model})
+    probes = [probe_of(row[0], row[1:]) for row in wanted]
+    expected = []
+    for row, probe in zip(wanted, probes, strict=True):
+        found = table.find(row, probe)
+        is_plain = found is not None and not found[3] and not found[4]
+        answer = table.look(row, row[1:], probe)
+        assert answer == found or (is_plain and found is not None and answer == found[2])
+        expected.append(answer)
+
+    assert table.look_many(wanted, probes) == expected
+    assert table.look_many(wanted[1::2], probes[1::2]) == expected[1::2]
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories(), st.integers(1, 2000), st.sampled_from([0, 1, 4]), st.booleans())
+def test_columns_are_the_rows_turned(
+    model: list[Version], block_bytes: int, first: int, reverse: bool
+) -> None:
+    table = build(model, block_bytes=block_bytes)
+    order = [stored(version) for version in model]
+    for start, stop in [
+        (b"\0", b"\xff" * 9),
+        (b"\1", b"\2a"),
+        *zip(order, order[5:], strict=False),
+    ]:
+        found = list(table.columns(start, stop, reverse=reverse, first=first))
+        if first and found:
+            assert len(found[0][0]) <= first
+        rows = [
+            turned
+            for keys, held, deadlines, types in (found[::-1] if reverse else found)
+            for turned in zip(keys, held, deadlines or repeat(0), types or repeat(0), strict=False)
+        ]
+        part = model[bisect_left(order, start) : bisect_left(order, stop)]
+        assert rows == [row[1:] for row, _ in part]
 
 
 def test_the_place_is_part_of_the_table() -> None:

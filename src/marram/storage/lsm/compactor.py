@@ -82,7 +82,7 @@ class Compactor:
         self._fail = fail
         self._runner = Runner(home.env)
         self._turn = threading.Lock()  # one job at a time (Z1)
-        self._gate = threading.Lock()
+        self._gate = threading.RLock()  # a finalizer may poke in the middle of a poke
         self._task: Background | None = None  # guarded by _gate
         self._pending = False  # guarded by _gate
         self._busy = False  # guarded by _gate
@@ -101,7 +101,11 @@ class Compactor:
             if self._busy or self._closing:
                 return
             self._busy = True
-            self._task = self._home.env.start("marram-compaction", self._in_background)
+            try:
+                self._task = self._home.env.start("marram-compaction", self._in_background)
+            except RuntimeError as error:  # no more threads: somebody pokes again
+                self._busy = False
+                _logger.error("compaction could not be started: %s", error)
 
     def pause(self) -> None:
         """Start no further job, and cancel the running one; until resume()."""
@@ -286,8 +290,9 @@ class Compactor:
         return self._runner.run(task, progress, self._is_stopped)
 
     def _install(self, edit: VersionEdit, gone: tuple[bytes, ...]) -> None:
+        newest = self._engine.counted(edit, gone)
         try:
-            self._engine.install(edit, gone, self._home.lock)
+            self._engine.install(edit, newest, self._home.lock)
         except OSError as error:
             # Whether a crash would find the edit is not known: nothing may go, and no edit follow.
             self._fail(error)

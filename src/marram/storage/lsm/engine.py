@@ -12,10 +12,12 @@ X2  a batch is applied to the active memtable alone. What EXPIRE and PATCH need 
     batch, and never leaves it half applied.
 X3  a memtable is frozen by the begin of a generation, and leaves the tree when its tables are in
     a manifest that `version` names.
-X4  `_edits` is held while the manifest or the version changes: flushes and compactions take turns.
+X4  `counting` is held while what is behind the active memtable is counted, and while it changes:
+    who counts without the store's lock, on the one thread that writes, sees tree and base together.
+X5  `_edits` is held while the manifest or the version changes: flushes and compactions take turns.
 
 Threading: reading needs no lock; changes, snapshot(), release() and freezing the store's lock;
-_edits is taken before that lock, never after it.
+_edits is taken before that lock, counting after it.
 """
 
 from __future__ import annotations
@@ -123,6 +125,7 @@ class LsmEngine:
         self.compactor: Compactor | None = None
         self._loaded: Loaded | None = loaded
         self._manifest: Manifest | None = None
+        self.counting = threading.Lock()
         self._edits = threading.Lock()
         self._prepared: dict[tuple[int, bytes], Stored | None] = {}
 
@@ -171,10 +174,14 @@ class LsmEngine:
     def prepare(self, changes: Sequence[Change]) -> None:
         """Read what apply() will need of the changes' keys (X2). Raises Corruption, OSError."""
         self._prepared = {}
-        for kind, keyspace, key, _, _, _ in changes:
+        spaces = self.spaces
+        for kind, keyspace, key, _, number, _ in changes:
             if kind in (EXPIRE, PATCH):
-                space = self.spaces[keyspace]
+                space = spaces[keyspace]
                 self._prepared[space.number, key] = space.get(key)
+            elif kind == SWAP:  # what comes after it means the other one
+                spaces = list(spaces)
+                spaces[keyspace], spaces[number] = spaces[number], spaces[keyspace]
 
     def put(self, keyspace: int, key: bytes, held: Stored, sequence: int) -> None:
         """apply() of a single PUT, without the tuple."""
@@ -220,9 +227,11 @@ class LsmEngine:
             if isinstance(step, SwapUndo):
                 self.spaces[step.keyspace] = step.space
             elif isinstance(step, RangeUndo):
-                memtable.ranges = step.ranges
-                if step.space is not None:
+                if (
+                    step.space is not None
+                ):  # before the ranges: a reader would look through to tables
                     memtable.spaces[step.physical] = step.space
+                memtable.ranges = step.ranges
                 memtable.tallies[step.physical] = step.tally
                 step.tally.vague = True
             else:
@@ -243,8 +252,7 @@ class LsmEngine:
         tree = self.tree
         tree.active.pins.add(position)
         numbers = tuple(space.number for space in self.spaces)
-        about = sum(space.about() for space in self.spaces)
-        return LsmPin(self.tables, *tree, numbers, position, about)
+        return LsmPin(self.tables, *tree, numbers, position)
 
     def release(self, pin: LsmPin) -> list[dict[bytes, Link]]:
         """Unpin; returns retired versions, which the caller may free at leisure."""
@@ -292,14 +300,22 @@ class LsmEngine:
     def count(self, physical: int) -> tuple[int, int]:
         """(keys, keys with a deadline) exactly. Under the lock, or on the thread that writes."""
         self.count_asked = True
-        tree = self.tree
-        return counts.resolve(
-            tree.memtables,
-            self.base,
-            physical,
-            lambda number, key: self.behind(tree, number, physical, key),
-            lambda number: count_rows(self.tables, tree.memtables[number:], tree.version, physical),
-        )
+        with self.counting:
+            tree = self.tree
+            return counts.resolve(
+                tree.memtables,
+                self.base,
+                physical,
+                lambda number, key: self.behind(tree, number, physical, key),
+                lambda number: count_rows(
+                    self.tables, tree.memtables[number:], tree.version, physical
+                ),
+            )
+
+    def settled_counts(self, frozen: Sequence[Memtable]) -> tuple[Counts, ...]:
+        """What the tables will hold once these memtables are flushed to them."""
+        with self.counting:
+            return tuple(counts.settled(frozen, self.base, n) for n in range(KEYSPACES))
 
     def about(self, physical: int) -> tuple[int, int]:
         """count(), about and quickly."""
@@ -343,7 +359,7 @@ class LsmEngine:
 
     @contextlib.contextmanager
     def editing(self) -> Iterator[None]:
-        """Keep the manifest and the version from changing but by the caller (X4)."""
+        """Keep the manifest and the version from changing but by the caller (X5)."""
         with self._edits:
             yield
 
@@ -353,12 +369,21 @@ class LsmEngine:
         self.next_table += count
         return first
 
-    def listing(self) -> Listing:
-        """What a manifest would list now: the state at the last generation's position."""
+    @contextlib.contextmanager
+    def listing(self) -> Iterator[Listing]:
+        """What a manifest would list now: the state at the last generation's position.
+
+        The tables it names stay for as long as the context.
+        """
         with self._edits:
             known = tuple(map(plausible, self.base))
             version = self.tree.version
-            return Listing(self._origin, self._listed_spaces, version, self.next_table, known)
+            found = Listing(self._origin, self._listed_spaces, version, self.next_table, known)
+        del version
+        yield found
+        del found
+        if self.compactor is not None:
+            self.compactor.poke()  # what was obsolete meanwhile can go
 
     def adopt(
         self,
@@ -372,7 +397,7 @@ class LsmEngine:
         version = listing.version
         self.tables.add(version, added)
         self.flushed_bytes += sum(table.size_bytes for table in added)
-        with lock:
+        with lock, self.counting:
             active, frozen, _ = self.tree
             for physical in range(KEYSPACES):
                 self.base[physical] = counts.settled(frozen, self.base, physical)
@@ -383,23 +408,29 @@ class LsmEngine:
         if old is not None:
             old.close()
 
-    def install(self, edit: VersionEdit, gone: Sequence[bytes], lock: Lock) -> None:
+    def counted(self, edit: VersionEdit, gone: Sequence[bytes]) -> list[bytes]:
+        """Those of some rows in the tables that an edit removes which were the newest of their key.
+
+        With editing(). Raises Corruption, OSError: a table cannot be read.
+        """
+        inputs = {number for _, number in edit.removed}
+        return [row for row in gone if not self._is_hidden(self.tree.version, row, inputs)]
+
+    def install(self, edit: VersionEdit, newest: Sequence[bytes], lock: Lock) -> None:
         """Make a compaction's edit durable, and read by it. With editing(). Raises OSError.
 
-        gone: stored keys that had expired and are in its outputs no more.
+        newest: counted() of those that had expired and are in its outputs no more.
         """
         assert self._manifest is not None
-        before = self.tree.version
-        version = before.apply(edit)
+        version = self.tree.version.apply(edit)
         inputs = {number for _, number in edit.removed}
-        newest = [row for row in gone if not self._is_hidden(before, row, inputs)]
         spaces = {row[0] for row in newest}
         # What they come to is known when the version changes, and written down by the next flush.
         known = tuple(None if n in spaces else held for n, held in enumerate(self.base))
         self._manifest.append(Record(edit, self.next_table, tuple(map(plausible, known))))
         added = [table for _, table in edit.added]
         self.tables.add(version, added)
-        with lock:
+        with lock, self.counting:
             active, frozen, _ = self.tree
             for row in newest:
                 counts.take_expired(self.tree.memtables, self.base, row)
@@ -432,7 +463,7 @@ class LsmEngine:
         """About what it takes in memory: memtables, block cache, open tables."""
         blocks, tables = self.tables.stats()
         held = sum(memtable.memory_bytes() for memtable in self.tree.memtables)
-        return held + blocks.bytes + tables.bytes
+        return held + blocks.bytes + tables.bytes + self.tables.row_stats().bytes
 
     @property
     def log_step_bytes(self) -> int:

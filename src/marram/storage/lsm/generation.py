@@ -14,10 +14,12 @@ Threading: one generation at a time (storage/generations.py); beside readers, wr
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from marram.coding.batch import KEYSPACES
+from marram.errors import Corruption, UnsupportedFormat
 from marram.storage import layout
 from marram.storage.engine import Home, Origin, Progress
 from marram.storage.lsm import counts
@@ -28,6 +30,8 @@ from marram.storage.lsm.version import TableMeta, VersionEdit
 
 if TYPE_CHECKING:
     from marram.storage.lsm.engine import LsmEngine
+
+_logger = logging.getLogger("marram.lsm")
 
 _SETTLE_KEYS = 64  # unsure keys looked up per step, with the lock held for their arithmetic only
 _SETTLE_ALWAYS = 10_000  # so many are looked up whether anybody asked for the count or not
@@ -82,7 +86,11 @@ class LsmGeneration:
             )  # fmt: skip
             if table is not None:
                 self._tables.append(table)
-        self._settle(check)
+        try:
+            self._settle(check)
+        except (OSError, Corruption, UnsupportedFormat) as error:
+            # Only the count needs what is in other tables: it is not known, then.
+            _logger.warning("keys are not counted: %s", error)
 
     @contextlib.contextmanager
     def switching(self) -> Iterator[None]:
@@ -93,11 +101,8 @@ class LsmGeneration:
             version = engine.tree.version.apply(
                 VersionEdit(tuple((0, table) for table in self._tables))
             )
-            base = [
-                counts.settled(self._memtables, engine.base, keyspace)
-                for keyspace in range(KEYSPACES)
-            ]
-            listing = Listing(self._origin, self._spaces, version, engine.next_table, tuple(base))
+            base = engine.settled_counts(self._memtables)
+            listing = Listing(self._origin, self._spaces, version, engine.next_table, base)
             try:
                 new = write_manifest(home.env, home.directory, self._number, listing)
             except BaseException:
@@ -123,7 +128,7 @@ class LsmGeneration:
 
     def _settle(self, check: Callable[[], None]) -> None:
         """Look up the keys that were counted as new, where the count is wanted (counts.py)."""
-        engine, lock = self._engine, self._home.lock
+        engine = self._engine
         tree = engine.tree
         unsure = sum(len(t.unsure) for memtable in self._memtables for t in memtable.tallies)
         if not (self._count_asked or unsure <= _SETTLE_ALWAYS):
@@ -140,7 +145,7 @@ class LsmGeneration:
                         now = engine.tree
                         some = keys[at : at + _SETTLE_KEYS]
                         held = [engine.behind(now, number, keyspace, key) for key in some]
-                        with lock:
+                        with engine.counting:
                             for key, value in zip(some, held, strict=True):
                                 counts.settle(memtable, keyspace, key, value)
                     self._home.env.pause()

@@ -15,15 +15,17 @@ one thread that writes, or under the store's lock.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from marram.errors import InvalidArgument
 from marram.storage.engine import SLICE_KEYS, Lock, Rows
 from marram.storage.entry import Entry, Stored, is_expired
 from marram.storage.lsm.coverage import Coverage
-from marram.storage.lsm.memtable import GONE, Memtable, space_rows
+from marram.storage.lsm.memtable import GONE, Memtable, RangeSet, space_rows
 from marram.storage.lsm.merge import NOTHING, Source, merge_versions
+from marram.storage.lsm.overlay import overlay, space_columns
 from marram.storage.lsm.tables import Tables
 from marram.storage.lsm.version import Version
 from marram.storage.memory.space import Space
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from marram.storage.lsm.engine import Tree
 
 _NO_LOCK = contextlib.nullcontext()
+_EMPTY = Version()
 
 # What rows of an active memtable are given: it has no last batch yet, and hides none of its own.
 _NEWEST = SEQUENCE_LIMIT - 1
@@ -57,7 +60,7 @@ class LsmPin:
     """
 
     __slots__ = (
-        "_about", "_frozen", "_ranges", "_tables", "_version", "memtable", "numbers", "position",
+        "_frozen", "_ranges", "_tables", "_version", "memtable", "numbers", "position",
         "spaces",
     )  # fmt: skip
 
@@ -69,13 +72,11 @@ class LsmPin:
         version: Version,
         numbers: tuple[int, ...],
         position: int,
-        about: int,
     ) -> None:
         self._tables = tables
         self._frozen = frozen
         self._version = version
         self._ranges = active.ranges
-        self._about = about
         self.memtable = active
         self.spaces: tuple[Space, ...] = tuple(active.spaces)
         self.numbers = numbers
@@ -84,11 +85,13 @@ class LsmPin:
     def let_go(self) -> None:
         """It was released: let files and memtables go, even where somebody keeps the pin."""
         self._frozen = ()
-        self._version = Version()
+        self._version = _EMPTY
 
     def __len__(self) -> int:
-        """About how many keys it shows."""
-        return self._about
+        """About how many keys it shows: a key that was replaced counts again."""
+        memtables = [self.spaces, *(memtable.spaces for memtable in self._frozen)]
+        rows = sum(len(space.map) for spaces in memtables for space in spaces)
+        return rows + sum(level.rows - level.tombstones for level in self._version.levels)
 
     def get(self, keyspace: int, key: bytes) -> Stored | None:
         """What the key held at the position, expired or not. Raises Corruption, OSError."""
@@ -98,7 +101,22 @@ class LsmPin:
             return None
         if held is None:
             held = self._behind(physical, key)
+        self._check_held()
         return None if held is GONE else held
+
+    def get_many(self, keyspace: int, keys: Sequence[bytes]) -> list[Stored | None]:
+        """get() of each, in their order; each block of a table is read once."""
+        physical = self.numbers[keyspace]
+        space, position = self.spaces[physical], self.position
+        if space.map or space.history:
+            first = [space.get_at(key, position) for key in keys]
+        else:
+            first = [None] * len(keys)
+        found = lay_under(
+            self._tables.find_many, keys, first, self._ranges, self._frozen, self._version, physical
+        )
+        self._check_held()
+        return found
 
     def chunk(
         self,
@@ -133,18 +151,18 @@ class LsmPin:
     ) -> Iterator[Rows]:
         """All rows of a range not expired at now_ms, in lists of 1 to `chunk`."""
         physical = self.numbers[keyspace]
-        first = space_rows(
-            self.spaces[physical], physical, start, stop, self.position, _NEWEST, lock,
-            reverse=reverse, first=min(chunk, SLICE_KEYS),
+        found = seen(
+            self._tables, self.spaces[physical], self._ranges, self._frozen, self._version,
+            physical, start, stop, self.position, now_ms, lock, wanted=chunk, reverse=reverse,
         )  # fmt: skip
-        merge = merged(
-            self._tables, self._frozen, self._version, physical, start, stop, now_ms, lock,
-            first=first, ranges=self._ranges.deletions, reverse=reverse, short=chunk < _SHORT,
-        )  # fmt: skip
-        for rows in merge:
-            found = _rows(rows)
-            for at in range(0, len(found), chunk):
-                yield found[at : at + chunk]
+        left: Rows = []
+        for rows in found:
+            left = left + rows if left else rows
+            while len(left) >= chunk:
+                yield left[:chunk]
+                left = left[chunk:]
+        if left:
+            yield left
 
     # -- what was written since --------------------------------------------------------------------
 
@@ -225,12 +243,45 @@ class LsmPin:
             return space.changed_since(start, self.position)
         return space.range_changed_since(start, stop, self.position)
 
+    def _check_held(self) -> None:
+        """What was read is good only if the pin still held all of it. Raises InvalidArgument."""
+        if self._version is _EMPTY:
+            raise InvalidArgument("the snapshot is closed")
+
     def _behind(self, physical: int, key: bytes) -> Stored | None:
         for memtable in self._frozen:
             held = memtable.get(physical, key)
             if held is not None:
                 return held
         return self._tables.find(self._version, physical, key)
+
+
+def lay_under(
+    find_many: Callable[[Version, int, list[bytes]], dict[bytes, Stored]],
+    keys: Sequence[bytes],
+    found: list[Stored | None],
+    ranges: RangeSet,
+    frozen: tuple[Memtable, ...],
+    version: Version,
+    physical: int,
+) -> list[Stored | None]:
+    """`found` with what is behind a memtable for the keys that it says nothing of.
+
+    find_many: the tables'. found: what the memtable says of each of `keys`, GONE included; changed
+    and returned, with None for what is gone. ranges: the memtable's.
+    """
+    left = [at for at, held in enumerate(found) if held is None]
+    if left and ranges.deletions:
+        left = [at for at in left if not ranges.cover(physical, keys[at])]
+    for memtable in frozen:
+        for at in left:
+            found[at] = memtable.get(physical, keys[at])
+        left = [at for at in left if found[at] is None]
+    if left:
+        behind = find_many(version, physical, [keys[at] for at in left])
+        for at in left:
+            found[at] = behind.get(keys[at])
+    return [None if held is GONE else held for held in found] if GONE in found else found
 
 
 def newest_rows(
@@ -247,20 +298,73 @@ def newest_rows(
     """Up to `limit` rows of [start, stop) at the newest state, expired ones included."""
     if limit <= 0:
         return []
-    first = space_rows(
-        active.spaces[physical], physical, start, stop, None, _NEWEST, _NO_LOCK,
-        reverse=reverse, first=min(limit, SLICE_KEYS),
-    )  # fmt: skip
     found: Rows = []
-    for rows in merged(
-        tables, frozen, version, physical, start, stop, 0, _NO_LOCK,
-        first=first, ranges=active.ranges.deletions, reverse=reverse, short=limit < _SHORT,
+    for rows in seen(
+        tables, active.spaces[physical], active.ranges, frozen, version, physical, start, stop,
+        None, 0, _NO_LOCK, wanted=limit, reverse=reverse,
     ):  # fmt: skip
-        found += _rows(rows)
+        found += rows
         if len(found) >= limit:
             del found[limit:]
             break
     return found
+
+
+def seen(
+    tables: Tables,
+    space: Space,
+    ranges: RangeSet,
+    frozen: tuple[Memtable, ...],
+    version: Version,
+    physical: int,
+    start: bytes,
+    stop: bytes | None,
+    position: int | None,
+    now_ms: int,
+    lock: Lock,
+    *,
+    wanted: int,
+    reverse: bool,
+) -> Iterator[Rows]:
+    """The rows of [start, stop) that are seen, in lists that are not empty.
+
+    space, ranges: of the memtable in front of `frozen`, read at a position, None for the newest.
+    wanted: how many rows the caller may want; few of them are not made to pay for many.
+    """
+    if stop is not None and start >= stop:
+        return iter(())
+    low, high = bounds(physical, start, stop)
+    first = min(wanted, SLICE_KEYS)
+    is_plain = not ranges.deletions and not any(m.ranges.deletions for m in frozen)
+    if is_plain and not tables.ranges(version, low, high):
+        sources = [
+            space_columns(held, start, stop, at, lock, reverse=reverse, first=first)
+            for held, at in [(space, position), *((m.spaces[physical], None) for m in frozen)]
+            if _has_keys(held, start, stop, lock)
+        ]
+        sources += tables.columns(
+            version, low, high, reverse=reverse, first=first if wanted < _SHORT else 0
+        )
+        return overlay(sources, now_ms, reverse=reverse)
+    newest = space_rows(
+        space, physical, start, stop, position, _NEWEST, lock, reverse=reverse, first=first
+    )
+    merge = merged(
+        tables, frozen, version, physical, start, stop, now_ms, lock,
+        first=newest, ranges=ranges.deletions, reverse=reverse, short=wanted < _SHORT,
+    )  # fmt: skip
+    return map(_rows, merge)
+
+
+def _has_keys(space: Space, start: bytes, stop: bytes | None, lock: Lock) -> bool:
+    """Whether a memtable's space has any key of [start, stop), deleted ones included.
+
+    What comes later, no reader sees who is there already.
+    """
+    if not space.order:
+        return False
+    with lock:
+        return bool(space.order.chunk(start, stop, 1))
 
 
 def count_rows(

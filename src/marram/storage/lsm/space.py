@@ -8,12 +8,13 @@ Threading: get() any thread; the others under the store's lock, or on the one th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from marram.storage.engine import Rows
 from marram.storage.entry import Stored
 from marram.storage.lsm.memtable import GONE
-from marram.storage.lsm.pin import count_rows, newest_rows, pick_key
+from marram.storage.lsm.pin import count_rows, lay_under, newest_rows, pick_key
 
 if TYPE_CHECKING:
     from marram.storage.lsm.engine import LsmEngine
@@ -63,10 +64,29 @@ class LsmSpace:
         active = tree.active
         held = active.spaces[self.number].map.get(key)
         if held is None:
-            if active.ranges and active.ranges.cover(self.number, key):
+            if active.ranges.deletions and active.ranges.cover(self.number, key):
                 return None
-            held = engine.behind(tree, 0, self.number, key)
+            if tree.frozen:
+                held = engine.behind(tree, 0, self.number, key)
+            else:  # nearly always, so without the call
+                held = engine.tables.newest(tree.version, self.number, key)
         return None if held is GONE else held
+
+    def get_many(self, keys: Sequence[bytes]) -> list[Stored | None]:
+        """get() of each, in their order; each block of a table is read once."""
+        engine = self._engine
+        tree = engine.tree
+        active = tree.active
+        first = list(map(active.spaces[self.number].map.get, keys))
+        return lay_under(
+            engine.tables.newest_many,
+            keys,
+            first,
+            active.ranges,
+            tree.frozen,
+            tree.version,
+            self.number,
+        )
 
     def keys(self, start: bytes, stop: bytes | None, limit: int, reverse: bool) -> list[bytes]:
         """Up to `limit` keys of [start, stop) in order, expired ones included."""

@@ -19,6 +19,7 @@ def describe(engine: LsmEngine) -> dict[str, Any]:
     """Levels, amplification, caches, memory, compaction; nested, plain values."""
     tree, budget = engine.tree, engine.budget
     blocks, tables = engine.tables.stats()
+    rows = engine.tables.row_stats()
     memtable_bytes = sum(memtable.memory_bytes() for memtable in tree.memtables)
     deepest = max((n for n, level in enumerate(tree.version.levels) if level.tables), default=0)
     return {
@@ -47,9 +48,10 @@ def describe(engine: LsmEngine) -> dict[str, Any]:
         },
         "memory": {
             "limit_bytes": budget.total_bytes,
-            "bytes": memtable_bytes + blocks.bytes + tables.bytes,
+            "bytes": memtable_bytes + blocks.bytes + tables.bytes + rows.bytes,
         },
         "block_cache": _cache(blocks),
+        "row_cache": _cache(rows),
         "table_cache": _cache(tables),
         **_compaction(engine),
     }

@@ -15,23 +15,34 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import repeat
 from weakref import WeakSet
 
 from marram.env.api import Env
 from marram.errors import Corruption
 from marram.storage import layout
 from marram.storage.entry import Entry, Stored
-from marram.storage.lsm.cache import BlockCache, CacheStats, TableCache
+from marram.storage.lsm.cache import BlockCache, CacheStats, RowCache, TableCache
 from marram.storage.lsm.compaction import check_table
 from marram.storage.lsm.memtable import GONE
 from marram.storage.lsm.merge import Source
-from marram.storage.lsm.version import TableMeta, Version
+from marram.storage.lsm.overlay import Column
+from marram.storage.lsm.version import TableMeta, Version, stop_after
 from marram.storage.sstable.block import TOMBSTONE, VersionRow, stored_key
 from marram.storage.sstable.filter import Probe, probe_of
 from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.reader import Table
+
+# stored_key(n, b"")
+_PREFIXES = tuple(stored_key(keyspace, b"") for keyspace in range(256))
+
+# One part in so many of the block cache's memory is for single rows.
+_ROW_CACHE_SHARE = 4
+# The rows that each of several sources has for the first list of a short scan, at least.
+_SHARE_MIN = 4
 
 _logger = logging.getLogger("marram.lsm")
 
@@ -51,7 +62,9 @@ class Tables:
     ) -> None:
         self._env = env
         self._directory = directory
-        self._blocks = BlockCache(block_cache_bytes)
+        row_cache_bytes = block_cache_bytes // _ROW_CACHE_SHARE
+        self._blocks = BlockCache(block_cache_bytes - row_cache_bytes)
+        self._row_cache = RowCache(row_cache_bytes, None)
         self._cache = TableCache(
             env,
             lambda number: layout.table_path(directory, number),
@@ -61,6 +74,7 @@ class Tables:
             capacity_bytes=table_cache_bytes,
             max_tables=max_open_tables,
         )
+        self._removing = threading.Lock()  # collect() by one at a time
         self._lock = threading.Lock()
         self._metas: dict[int, TableMeta] = {}  # of all files that are there
         self._versions: WeakSet[Version] = WeakSet()  # guarded by _lock
@@ -82,20 +96,27 @@ class Tables:
 
     def collect(self) -> None:
         """Remove the files that no live version names (G2). Never raises."""
+        with self._removing:
+            gone = self._removable()
+            self._remove(gone)
+            with self._lock:  # only now: until then the files are there, and known
+                self._obsolete.difference_update(gone)
+                for number in gone:
+                    self._metas.pop(number, None)
+
+    def _removable(self) -> list[int]:
         with self._lock:
             if not self._obsolete:
-                return
+                return []
             versions = list(self._versions)
-            gone = [
+            return [
                 number
                 for number in self._obsolete
                 if all(version.level_of(number) is None for version in versions)
             ]
-            del versions
-            self._obsolete.difference_update(gone)
-            for number in gone:
-                self._metas.pop(number, None)
-        for number in gone:
+
+    def _remove(self, numbers: list[int]) -> None:
+        for number in numbers:
             self._cache.drop(number)
             path = layout.table_path(self._directory, number)
             try:
@@ -116,6 +137,10 @@ class Tables:
         """Close all files; idempotent."""
         self._cache.close()
 
+    def row_stats(self) -> CacheStats:
+        """What the cache of rows holds and did, since the version is current."""
+        return self._row_cache.stats()
+
     def stats(self) -> tuple[CacheStats, CacheStats]:
         """What the caches of blocks and of tables hold and did."""
         return self._blocks.stats(), self._cache.stats()
@@ -126,24 +151,122 @@ class Tables:
         """An open table. Raises Corruption, UnsupportedFormat, OSError, Closed."""
         return self._cache.get(meta.number)
 
+    def newest(self, version: Version, keyspace: int, key: bytes) -> Stored | None:
+        """find() in the version that is current, whose rows are kept for the next look-up.
+
+        Hot: 0.3 us where the row is kept.
+        """
+        wanted = _PREFIXES[keyspace] + key
+        rows = self._row_cache
+        if rows.levels is not version.levels:
+            rows = self._new_rows(version)
+        held = rows.young.get(wanted)
+        if held is not None:
+            rows.hits += 1
+            return held
+        held = rows.old.get(wanted)
+        if held is None:
+            held = self.find(version, keyspace, key)
+            if held is not None and held is not GONE:
+                rows.offer(wanted, held)
+        else:
+            rows.hits += 1
+            rows.put(wanted, held)
+        return held
+
+    def newest_many(
+        self, version: Version, keyspace: int, keys: Sequence[bytes]
+    ) -> dict[bytes, Stored]:
+        """find_many() in the version that is current, likewise."""
+        prefix = _PREFIXES[keyspace]
+        rows = self._row_cache
+        if rows.levels is not version.levels:
+            rows = self._new_rows(version)
+        young, old = rows.young, rows.old
+        found: dict[bytes, Stored] = {}
+        for key in keys:
+            wanted = prefix + key
+            held = young.get(wanted) or old.get(wanted)
+            if held is not None:
+                found[key] = held
+        rows.hits += len(found)
+        left = [key for key in keys if key not in found] if found else keys
+        if left:
+            read = self.find_many(version, keyspace, left)
+            for key, held in read.items():
+                if held is not GONE:
+                    rows.offer(prefix + key, held)
+            found.update(read)
+        return found
+
     def find(self, version: Version, keyspace: int, key: bytes) -> Stored | None:
-        """The newest the tables say of a key: a value, GONE, or None for nothing (G1)."""
-        wanted = stored_key(keyspace, key)
-        probe: Probe | None = None
-        cached = self._cache.get
-        for level in version.levels:
-            if not level.tables:
-                continue
+        """The newest the tables say of a key: a value, GONE, or None for nothing (G1).
+
+        Hot: 2 us from one table with its block kept, and 0.4 us for each that has to be asked
+        before.
+        """
+        wanted = _PREFIXES[keyspace] + key
+        probe = probe_of(keyspace, key)
+        open_tables = self._cache.open_tables
+        for level in version.occupied:
             for meta in level.holding(wanted):
-                if probe is None:
-                    probe = probe_of(keyspace, key)
-                table = cached(meta.number)
-                row = table.find(wanted, probe)
-                if row is not None:
-                    return stored_of(row)
+                table = open_tables.get(meta.number)
+                if table is None:
+                    table = self._cache.get(meta.number)
+                else:
+                    table.recent = True
+                found = table.look(wanted, key, probe)
+                if found is not None:
+                    return found if found.__class__ is bytes else stored_of(found)  # type: ignore[arg-type]
                 if meta.range_deletions and _covering(table.ranges, keyspace, key) >= 0:
                     return GONE
         return None
+
+    def find_many(
+        self, version: Version, keyspace: int, keys: Iterable[bytes]
+    ) -> dict[bytes, Stored]:
+        """find() for many keys, each block used once; those that nothing is known of are left out.
+
+        A level is asked after the other, for the keys that those above it said nothing of.
+        """
+        prefix = _PREFIXES[keyspace]
+        rows = [prefix + key for key in sorted(set(keys))]
+        probes = [probe_of(keyspace, row[1:]) for row in rows]
+        found: dict[bytes, Stored] = {}
+        for level in version.occupied:
+            if not rows:
+                break
+            for meta in level.overlapping(rows[0], stop_after(rows[-1])):
+                first = bisect_left(rows, meta.start)
+                end = bisect_left(rows, meta.stop, first)
+                if first < end:
+                    self._find_in(meta, keyspace, rows[first:end], probes[first:end], found)
+                    if not level.ordered:  # its tables overlap
+                        rows, probes = _unfound(rows, probes, found)
+            if level.ordered:
+                rows, probes = _unfound(rows, probes, found)
+        return found
+
+    def _new_rows(self, version: Version) -> RowCache:
+        """An empty cache of rows, of a version. Threads may race: no more than rows are lost."""
+        self._row_cache = rows = RowCache(self._row_cache.capacity_bytes, version.levels)
+        return rows
+
+    def _find_in(
+        self,
+        meta: TableMeta,
+        keyspace: int,
+        rows: list[bytes],
+        probes: list[Probe],
+        found: dict[bytes, Stored],
+    ) -> None:
+        """Add what a table says of stored keys that ascend."""
+        table = self._cache.get(meta.number)
+        for row, said in zip(rows, table.look_many(rows, probes), strict=True):
+            if said is not None:
+                found[row[1:]] = said if isinstance(said, bytes) else stored_of(said)
+            elif meta.range_deletions and _covering(table.ranges, keyspace, row[1:]) >= 0:
+                found[row[1:]] = GONE
 
     def newest_sequence(self, version: Version, keyspace: int, key: bytes) -> int:
         """The sequence number of the newest row or range deletion of a key; -1 for none."""
@@ -179,6 +302,32 @@ class Tables:
                 found.append(self._rows(version, metas, start, stop, reverse, short))
         return found
 
+    def columns(
+        self, version: Version, start: bytes, stop: bytes, *, reverse: bool, first: int
+    ) -> list[Iterator[Column]]:
+        """The rows of stored keys [start, stop), for an overlay: newest source first.
+
+        first: how many rows the reader may want in all, if not many; 0 for many. Each source
+        begins with its share of them.
+        """
+        runs: list[tuple[TableMeta, ...]] = []
+        for level in version.occupied:
+            metas = level.overlapping(start, stop)
+            if level.ordered:
+                runs += [metas] if metas else []
+            else:
+                runs += [(meta,) for meta in metas]
+        if not first or len(runs) == 1:
+            shares = [first] * len(runs)
+        else:
+            sizes = [sum(meta.rows for meta in run) for run in runs]
+            whole = sum(sizes) or 1
+            shares = [max(_SHARE_MIN, -(-first * size // whole)) for size in sizes]
+        return [
+            self._columns(version, run, start, stop, reverse, share)
+            for run, share in zip(runs, shares, strict=True)
+        ]
+
     def ranges(self, version: Version, start: bytes, stop: bytes) -> list[RangeDeletion]:
         """The range deletions of all tables that meet stored keys [start, stop)."""
         return [
@@ -205,6 +354,25 @@ class Tables:
             table = self._cache.get(meta.number)
             yield from table.versions(start, stop, reverse=reverse, short=short)
 
+    def _columns(
+        self,
+        version: Version,  # held, so that the files stay (G2)
+        metas: tuple[TableMeta, ...],
+        start: bytes,
+        stop: bytes,
+        reverse: bool,
+        first: int,
+    ) -> Iterator[Column]:
+        for meta in reversed(metas) if reverse else metas:
+            table = self._cache.get(meta.number)
+            for keys, values, deadlines, types in table.columns(
+                start, stop, reverse=reverse, first=first
+            ):
+                if deadlines is None and types is None:
+                    yield keys, values  # type: ignore[misc]
+                else:
+                    yield keys, _held(values, deadlines, types)
+
     def _check(self, table: Table) -> None:
         meta = self._metas.get(table.number)
         assert meta is not None, "only tables of live versions are opened"
@@ -218,6 +386,28 @@ def stored_of(row: VersionRow) -> Stored:
     if row[3] or row[4]:
         return Entry(row[2], row[3], row[4])
     return row[2]
+
+
+def _held(
+    values: list[bytes], deadlines: Iterable[int] | None, types: Iterable[int] | None
+) -> list[Stored]:
+    """What the rows of columns hold: values, or GONE."""
+    return [
+        (GONE if type_ == TOMBSTONE else Entry(value, deadline, type_))
+        if deadline or type_
+        else value
+        for value, deadline, type_ in zip(
+            values, deadlines or repeat(0), types or repeat(0), strict=False
+        )
+    ]
+
+
+def _unfound(
+    rows: list[bytes], probes: list[Probe], found: dict[bytes, Stored]
+) -> tuple[list[bytes], list[Probe]]:
+    """The stored keys that nothing was found of, and their probes."""
+    left = [at for at, row in enumerate(rows) if row[1:] not in found]
+    return [rows[at] for at in left], [probes[at] for at in left]
 
 
 def _covering(ranges: Iterable[RangeDeletion], keyspace: int, key: bytes) -> int:

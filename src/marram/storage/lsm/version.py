@@ -266,17 +266,20 @@ class VersionEdit:
 class Version:
     """The tables of a tree at one moment (V1 to V5).
 
-    levels: LEVELS of them; each a Level.
+    levels: LEVELS of them; each a Level. occupied: those that have tables, for look-ups: most
+    levels of most trees are empty.
     """
 
     # Weak references find the versions that are alive (V5).
-    __slots__ = ("__weakref__", "_level_of", "levels")
+    __slots__ = ("__weakref__", "_level_of", "levels", "occupied")
 
     levels: tuple[Level, ...]
+    occupied: tuple[Level, ...]
 
     def __init__(self) -> None:
         """No tables; others come from apply()."""
         self.levels = tuple(Level((), ordered=level > 0) for level in range(LEVELS))
+        self.occupied = ()
         self._level_of: dict[int, int] = {}  # table number -> level
 
     def __len__(self) -> int:
@@ -294,7 +297,7 @@ class Version:
 
     def holding(self, key: bytes) -> Iterator[TableMeta]:
         """The tables that may hold a stored key, in read order: newest first (V4)."""
-        for level in self.levels:
+        for level in self.occupied:
             yield from level.holding(key)
 
     def overlaps_below(self, level: int, start: bytes, stop: bytes) -> bool:
@@ -340,6 +343,7 @@ class Version:
             levels[level] = Level([*kept, *new.get(level, ())], ordered=level > 0)
         version = Version.__new__(Version)
         version.levels = tuple(levels)
+        version.occupied = tuple(level for level in levels if level.tables)
         version._level_of = level_of
         return version
 
@@ -353,6 +357,7 @@ class Version:
         """Assert V1, V2 and V3, and that sums and lookups agree with the tables."""
         numbers = [table.number for level in self.levels for table in level.tables]
         assert len(self.levels) == LEVELS
+        assert self.occupied == tuple(level for level in self.levels if level.tables)
         assert len(set(numbers)) == len(numbers) == len(self)
         for n, level in enumerate(self.levels):
             assert level.ordered == (n > 0)

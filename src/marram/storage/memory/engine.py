@@ -252,6 +252,11 @@ class Snapshot:
         """What the key held at the position, expired or not; needs no lock."""
         return self.spaces[keyspace].get_at(key, self.position)
 
+    def get_many(self, keyspace: int, keys: Sequence[bytes]) -> list[Stored | None]:
+        """get() of each, in their order."""
+        get_at, position = self.spaces[keyspace].get_at, self.position
+        return [get_at(key, position) for key in keys]
+
     def chunk(
         self,
         keyspace: int,

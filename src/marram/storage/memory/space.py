@@ -17,6 +17,7 @@ Threading: changes under the store's lock; `get` and `get_at` need none (S4).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from marram.coding.batch import TYPE_STRING
@@ -65,6 +66,10 @@ class Space:
     def get(self, key: bytes) -> Stored | None:
         """The newest value, expired or not."""
         return self.map.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[Stored | None]:
+        """get() of each, in their order."""
+        return list(map(self.map.get, keys))
 
     def keys(self, start: bytes, stop: bytes | None, limit: int, reverse: bool) -> list[bytes]:
         """Up to `limit` keys of [start, stop) in order, expired ones included."""

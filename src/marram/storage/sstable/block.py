@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 Row = tuple[int, bytes, bytes, int, int]
 VersionRow = tuple[int, bytes, bytes, int, int, int]
+Columns = tuple[list[bytes], list[bytes], Iterable[int] | None, Iterable[int] | None]
 
 TOMBSTONE = 255
 """The type of a row that says: this key is gone. No value has this type."""
@@ -117,13 +118,13 @@ class DataBlock:
     """The rows of one data block, decoded on demand. Raises ValueError: malformed.
 
     Making one checks the columns and copies keys and values out of the payload; a row costs
-    nothing until it is asked for. memory_bytes: about what it takes once its keys are listed;
-    recent: a cache's mark.
+    nothing until it is asked for. is_plain: all rows are strings without a deadline; memory_bytes:
+    about what it takes once its keys are listed; recent: a cache's mark.
     """
 
     __slots__ = (
         "_deadlines", "_key_ends", "_key_list", "_keys", "_sequences", "_types", "_value_ends",
-        "_values", "count", "keyspace", "memory_bytes", "recent",
+        "_values", "count", "is_plain", "keyspace", "memory_bytes", "recent",
     )  # fmt: skip
 
     def __init__(self, payload: memoryview) -> None:
@@ -166,6 +167,7 @@ class DataBlock:
         self._keys = bytes(payload[key_at:value_at])
         self._values = bytes(payload[value_at:])
         self._key_list: list[bytes] | None = None
+        self.is_plain = not flags & (_HAS_TYPES | _HAS_DEADLINES)
         self.memory_bytes = _BLOCK_MEMORY + len(payload) + len(self._keys) + _KEY_MEMORY * count
         self.recent = False
         self._check_tombstones()
@@ -194,6 +196,25 @@ class DataBlock:
             self._sequences[row] if self._sequences else 0,
         )
 
+    def look(self, key: bytes) -> bytes | VersionRow | None:
+        """The newest row of a key of its keyspace: the value alone of a plain one; or None.
+
+        Hot: 0.4 us with listed keys; find() and version() for look-ups, in one call.
+        """
+        keys = self._key_list
+        if keys is None:
+            row = bisect_left(range(self.count), key, key=self.key)
+            if row == self.count or self.key(row) != key:
+                return None
+        else:
+            row = bisect_left(keys, key)
+            if row == self.count or keys[row] != key:
+                return None
+        if self.is_plain:
+            ends = self._value_ends
+            return self._values[ends[row - 1] if row else 0 : ends[row]]
+        return self.version(row)
+
     def rows(self, start: int, stop: int) -> list[Row]:
         """The rows [start, stop), 0 <= start <= stop <= count. Raises ValueError: not in order.
 
@@ -211,6 +232,19 @@ class DataBlock:
         if start >= stop:
             return []
         return list(zip(repeat(self.keyspace), *self._columns(start, stop), strict=False))
+
+    def columns(self, start: int, stop: int) -> Columns:
+        """Like rows(), by column: (keys, values, deadlines, types), the last two None if all 0.
+
+        0 <= start < stop <= count. Lists; the caller's.
+        """
+        keys, values, deadlines, types, _ = self._columns(start, stop)
+        return (
+            keys,
+            values,
+            deadlines if self._deadlines else None,
+            types if self._types else None,
+        )
 
     def seek(self, bound: bytes) -> int:
         """The first row whose stored key is >= `bound` (a stored key, or b""); else count."""

@@ -71,29 +71,29 @@ def probe_of(keyspace: int, key: bytes) -> Probe:
 class Filter:
     """A filter, ready to be asked. Raises ValueError: the payload is none.
 
-    memory_bytes: about what it takes in memory: 1.6 times the payload, for whole lines as integers
-    answer twice as fast as words do.
+    lines: as integers, for whoever asks without a call; memory_bytes: about what it takes in
+    memory: 1.6 times the payload, for whole lines as integers answer twice as fast as words do.
     """
 
-    __slots__ = ("_count", "_lines", "memory_bytes")
+    __slots__ = ("_count", "lines", "memory_bytes")
 
     def __init__(self, payload: memoryview) -> None:
         if not payload or len(payload) % LINE_BYTES:
             raise ValueError(f"a filter of {len(payload)} bytes")
         data = bytes(payload)
         from_bytes = int.from_bytes
-        self._lines = [
+        self.lines = [
             from_bytes(data[at : at + LINE_BYTES], "little")
             for at in range(0, len(data), LINE_BYTES)
         ]
-        self._count = len(self._lines)
+        self._count = len(self.lines)
         # A line of 512 bits is an object of 96 bytes, and 8 in the list.
         self.memory_bytes = 104 * self._count
 
     def may_contain(self, probe: Probe) -> bool:
         """Whether the key may be there; False is certain (F1). Hot: 0.15 us."""
         place, bits = probe
-        return self._lines[place * self._count >> 32] & bits == bits
+        return self.lines[place * self._count >> 32] & bits == bits
 
     def check(self, keyspace: int, keys: Sequence[bytes]) -> None:
         """Check that every one of `keys` passes. Raises ValueError."""

@@ -15,7 +15,7 @@ Threading: a Table does not change while it is open; any number of threads may r
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from marram.env.api import File
 from marram.errors import Closed, Corruption, UnsupportedFormat
 from marram.storage.sstable.block import (
     TOMBSTONE,
+    Columns,
     DataBlock,
     Index,
     Row,
@@ -71,6 +72,9 @@ _TABLE_MEMORY = 2000
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+# What look() asks where there is no filter, or one of no keys.
+_PASS_ALL = [-1]
 
 # A block's id is its table's number and its own, of so many bits.
 _TABLE_SHIFT = 32
@@ -142,6 +146,8 @@ class Table:
         self._source.forget_tail()
         self._index = contents.data
         self._filter = contents.filter
+        self._lines = _PASS_ALL if contents.filter is None else contents.filter.lines
+        self._line_count = len(self._lines)
         self.ranges = contents.ranges
         self.number = place.number
         self.size_bytes = self._source.size
@@ -195,6 +201,49 @@ class Table:
             number += 1
         return None
 
+    def look(self, wanted: bytes, key: bytes, probe: Probe) -> bytes | VersionRow | None:
+        """find() for a tree: of a string without a deadline the value alone, else the row.
+
+        wanted, key, probe: the stored key, the key in it, and filter.probe_of of them.
+        Hot: 0.2 us where the filter denies the key, 1 us where the block is kept.
+        """
+        if self._closed:
+            self._check_open()
+        place, bits = probe
+        # Filter.may_contain(), without the call.
+        if self._lines[place * self._line_count >> 32] & bits != bits:
+            return None
+        last_keys = self._index.last_keys
+        number = bisect_left(last_keys, wanted)
+        # Of versions in several blocks the newest is in the first.
+        if number == len(last_keys) or last_keys[number][0] != wanted[0]:
+            return None
+        return self._kept_block(number).look(key)
+
+    def look_many(
+        self, wanted: Sequence[bytes], probes: Sequence[Probe]
+    ) -> list[bytes | VersionRow | None]:
+        """look() for stored keys that ascend, each block used once; probes: theirs."""
+        self._check_open()
+        lines, count = self._lines, self._line_count
+        last_keys = self._index.last_keys
+        found: list[bytes | VersionRow | None] = [None] * len(wanted)
+        block: DataBlock | None = None
+        current = -1  # the block's place in the index
+        number = 0
+        for at, (row, (place, bits)) in enumerate(zip(wanted, probes, strict=True)):
+            if lines[place * count >> 32] & bits != bits:
+                continue
+            number = bisect_left(last_keys, row, number)
+            if number == len(last_keys):
+                break
+            if last_keys[number][0] != row[0]:
+                continue
+            if number != current or block is None:
+                block, current = self._kept_block(number), number
+            found[at] = block.look(row[1:])
+        return found
+
     def chunks(
         self, start: bytes | None = None, stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[list[Row]]:
@@ -225,6 +274,29 @@ class Table:
         for block, number, first, end in self._stretches(start, stop, reverse, short):
             rows = self._source.checked(self._index.offsets[number], block.versions, first, end)
             yield rows[::-1] if reverse else rows
+
+    def columns(
+        self, start: bytes, stop: bytes, *, reverse: bool = False, first: int = 0
+    ) -> Iterator[Columns]:
+        """The rows with stored keys in [start, stop), without sequence numbers, by column.
+
+        Each one ascends, also in reverse, where the later ones come first. first: rows of the first
+        one, four times as many in the next, where the scan is likely to end early: versions(short);
+        0 for whole blocks.
+        """
+        most = first or _ALL_ROWS
+        checked, offsets = self._source.checked, self._index.offsets
+        for block, number in self._blocks(start, stop, reverse, first > 0):
+            low, high = block.seek(start), block.seek(stop)
+            while low < high:
+                if reverse:
+                    begin, end = max(low, high - most), high
+                    high = begin
+                else:
+                    begin, end = low, min(high, low + most)
+                    low = end
+                yield checked(offsets[number], block.columns, begin, end)
+                most = min(4 * most, _ALL_ROWS)
 
     def key_at(self, row: int) -> bytes:
         """The stored key of a row by its number, in [0, row_count); for samples. One block read."""
