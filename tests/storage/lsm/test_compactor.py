@@ -10,7 +10,7 @@ import pytest
 from marram.env.api import Task
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
-from marram.errors import Closed, StoreFailed
+from marram.errors import Closed, Interrupted, StoreFailed
 from marram.storage.db import DB
 from marram.storage.lsm.compactor import Compactor
 from tests.storage.lsm.stores import TABLES, engine_of, flush, listed, open_lsm
@@ -224,6 +224,30 @@ def test_nothing_runs_while_it_is_paused() -> None:
     assert engine_of(db).tree.version.levels[0].tables == ()
 
 
+def test_compact_says_so_where_compactions_are_paused() -> None:
+    db = due(MemoryEnv())
+    compactor_of(db).pause()
+
+    with pytest.raises(Interrupted):
+        db.compact()
+
+
+def test_writers_are_held_back_by_a_deep_level_0_but_not_where_nothing_would_end_it() -> None:
+    env = MemoryEnv()
+    db = open_lsm(env)
+    compactor = compactor_of(db)
+    env.run_background()
+    for n in range(compactor.options.level0_stop):
+        flush(db, a=b"%d" % n, z=b"%d" % n)
+
+    assert compactor.throttle() == 1.0
+    compactor.pause()
+    assert compactor.throttle() == 0.0
+    compactor.paused = False
+    compactor.error = "no room"
+    assert compactor.throttle() == 0.0
+
+
 def test_a_merge_that_runs_is_cancelled_by_a_pause_and_leaves_nothing() -> None:
     env = MemoryEnv()
     db = due(env)
@@ -277,6 +301,7 @@ def test_compact_brings_everything_down_and_leaves_no_garbage() -> None:
 
     levels = [level for level in engine_of(db).tree.version.levels if level.tables]
     assert len(levels) == 1
+    assert env.list_dir(TABLES) == listed(db), "what nobody reads is gone when it returns"
     assert (levels[0].rows, levels[0].tombstones) == (2, 0)
 
 

@@ -97,7 +97,7 @@ def test_what_is_not_known_is_counted_once() -> None:
     vague.tallies[0].vague = True
     base = base_of(None)
 
-    assert counts.provisional([vague, sure], base, 0)[0] is None
+    assert counts.provisional([vague, sure], base_of((9, 9)), 0)[0] is None
     assert counts.resolve([vague, sure], base, 0, no_look_up, count_from) == (7, 3)
     assert counts.resolve([vague, sure], base, 0, no_look_up, no_scan) == (7, 3)
     assert scans == [2, 0]

@@ -22,6 +22,8 @@ from marram.storage.entry import entry_of
 from marram.storage.lsm.engine import plausible
 from marram.storage.lsm.generation import LsmGeneration
 from marram.storage.lsm.memtable import GONE, MAX_RANGES
+from marram.storage.lsm.version import VersionEdit
+from marram.storage.sstable.block import stored_key
 from tests.storage.lsm.stores import engine_of, flush, open_lsm
 
 KIB = 1024
@@ -167,6 +169,64 @@ def test_counts_are_exact_though_writes_do_not_look() -> None:
     assert engine.about(0) == (4, 0), "quick, and about: what was written counts as new"
     assert engine.count(0) == (2, 0)
     assert engine.about(0) == (2, 0)
+
+
+def test_what_a_range_deletion_hides_is_counted_anew() -> None:
+    db = open_lsm()
+    flush(db, a=b"1", b=b"1", c=b"1")
+    assert len(db) == 3
+
+    db.commit([delete_range(0, b"b", b"c")])
+    assert len(db) == 2
+    db.checkpoint()
+    assert len(db) == 2
+    db.clear()
+    assert len(db) == 0
+
+
+def test_n2_a_count_that_was_known_is_right_after_a_rollback() -> None:
+    db = open_lsm()
+    flush(db, a=b"1", b=b"1", c=b"1")
+    db.put(b"b", b"2")
+    assert len(db) == 3
+
+    for changes in BATCHES:
+        unit = db.store.begin()
+        unit.apply(changes)
+        assert len(db.store.engine.spaces[0]) >= 0  # now these are known, too
+        unit.rollback()
+        assert len(db) == 3, changes
+
+
+def test_the_listing_is_of_the_last_generation_and_its_places() -> None:
+    db = open_lsm()
+    flush(db, a=b"1")
+    db.commit([swap(0, 4)])
+    db.checkpoint()
+    position = db.store.last
+    db.commit([swap(0, 5), put(0, b"later", b"1")])
+
+    with engine_of(db).listing() as listing:
+        assert listing.origin.sequence == position
+        assert (listing.spaces[0], listing.spaces[4], listing.spaces[5]) == (4, 0, 5)
+        assert listing.counts[0] == (1, 0)
+
+
+def test_only_the_newest_row_of_a_key_counts_where_a_compaction_takes_it_away() -> None:
+    db = open_lsm()
+    flush(db, a=b"1", covered=b"1", k=b"1", only=b"1")
+    db.put(b"k", b"2")
+    db.commit([delete_range(0, b"covered", b"d")])
+    db.checkpoint()
+    engine = engine_of(db)
+    rows = [stored_key(0, key) for key in (b"covered", b"k", b"only")]
+
+    with engine.editing():
+        older = engine.counted(VersionEdit(removed=((0, 1),)), rows)
+        newer = engine.counted(VersionEdit(removed=((0, 2),)), rows[1:2])
+
+    assert older == [stored_key(0, b"only")]
+    assert newer == [stored_key(0, b"k")]
 
 
 def test_numbers_that_cannot_be_are_not_written_down() -> None:

@@ -162,13 +162,14 @@ def test_a_store_made_in_bulk_has_its_rows_on_the_last_level_and_knows_its_count
     rows = [(0, b"%05d" % n, bytes(100), 0, 0) for n in range(3000)]
     rows += [(3, b"k", b"v", 10**15, 0)]
     env.make_dir(DIRECTORY)
-    env.put_file(f"{layout.tables_path(DIRECTORY)}/1.sst", b"left by an earlier try")
+    env.put_file(f"{layout.tables_path(DIRECTORY)}/99.sst", b"left by an earlier try")
 
     write_store(env, DIRECTORY, options, origin, [rows[:1000], rows[1000:]])
 
     loaded = manifest.load(env, DIRECTORY, 0, STORE_ID)
     tables = loaded.version.levels[LAST_LEVEL].tables
     assert len(tables) == len(loaded.version) > 1
+    assert len(env.list_dir(layout.tables_path(DIRECTORY))) == len(tables)
     assert sum(table.rows for table in tables) == 3001
     assert (loaded.counts[0], loaded.counts[3], loaded.counts[1]) == ((3000, 0), (1, 1), (0, 0))
     assert loaded.next_table == len(tables) + 1

@@ -224,6 +224,8 @@ def test_b4_a_deletion_takes_off_what_the_memtable_itself_added() -> None:
     tally.note(b"gone", None, GONE)
 
     assert (tally.keys, tally.volatile) == (0, 0)
+    tally.note(b"gone", GONE, b"again")
+    assert tally.keys == 1
     assert set(tally.unsure) == {b"k", b"gone"}, "what is behind them is still to be taken off"
 
 

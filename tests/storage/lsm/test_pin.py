@@ -29,7 +29,7 @@ def written() -> DB:
     db = open_lsm()
     flush(db, a=b"1", b=b"1", c=b"1", d=b"1")
     db.put(b"b", b"2")
-    db.delete(b"c")
+    db.commit([delete_range(0, b"c", b"d")])
     return db
 
 
@@ -39,6 +39,10 @@ THEN = [(b"a", b"1"), (b"b", b"2"), (b"d", b"1")]
 def overwrite(db: DB) -> None:
     db.put(b"b", b"3")
     db.put(b"c", b"3")
+
+
+def ranges_later(db: DB) -> None:
+    db.commit([delete_range(0, b"d", b"e")])
 
 
 def clear(db: DB) -> None:
@@ -61,7 +65,7 @@ def write_and_compact(db: DB) -> None:
 
 
 @pytest.mark.parametrize(
-    "later", [overwrite, clear, delete_some, write_and_flush, write_and_compact]
+    "later", [overwrite, clear, delete_some, ranges_later, write_and_flush, write_and_compact]
 )
 def test_n1_n2_a_pin_shows_what_was_whatever_comes_later(later: Callable[[DB], None]) -> None:
     db = written()
@@ -164,20 +168,27 @@ def compacted(db: DB) -> None:
     db.compact()
 
 
+def frozen(db: DB) -> None:
+    with db.store.lock:
+        engine_of(db).begin_generation(db.store.generations._home, 9, db.store.last)
+
+
 def flushed_twice(db: DB) -> None:
     db.checkpoint()
     db.put(b"x", b"1")
     db.checkpoint()
 
 
-@pytest.mark.parametrize("after", [nothing, flushed, flushed_twice, compacted])
+@pytest.mark.parametrize("after", [nothing, frozen, flushed, flushed_twice, compacted])
 @pytest.mark.parametrize("change", [put_b, delete_b, delete_range_of_b])
-def test_a_change_is_seen_however_deep_it_went_since(
-    change: Callable[[DB], None], after: Callable[[DB], None]
+@pytest.mark.parametrize("before", [nothing, frozen, flushed, flushed_twice, compacted])
+def test_a_change_is_seen_however_deep_it_and_the_pin_went_since(
+    before: Callable[[DB], None], change: Callable[[DB], None], after: Callable[[DB], None]
 ) -> None:
     db = written()
     pin = db.store.snapshot()
 
+    before(db)
     change(db)
     after(db)
 
@@ -187,7 +198,7 @@ def test_a_change_is_seen_however_deep_it_went_since(
     assert not changed(db, pin, ranges=((0, b"", b"b"), (0, b"c", b"x"), (1, b"", None)))
 
 
-@pytest.mark.parametrize("after", [flushed, flushed_twice, compacted])
+@pytest.mark.parametrize("after", [frozen, flushed, flushed_twice, compacted])
 def test_a_flush_or_a_compaction_alone_changes_no_key(after: Callable[[DB], None]) -> None:
     db = written()
     pin = db.store.snapshot()

@@ -161,6 +161,24 @@ def test_g3_a_table_in_the_place_of_another_is_corruption_never_an_answer() -> N
         again.get(b"a")
 
 
+def test_g3_a_table_of_a_copy_that_went_on_by_itself_is_corruption() -> None:
+    env = MemoryEnv()
+    db = open_lsm(env)
+    flush(db, a=b"1")
+    db.close()
+    copy = env.crash_clone(survival=1.0, seed=1)
+    for each, values in ((env, (b"2",)), (copy, (b"0", b"3"))):
+        with open_lsm(each) as db:
+            for value in values:
+                db.put(b"a", value)
+            db.checkpoint()
+    path = f"{TABLES}/2.sst"
+    env.put_file(path, copy.contents(path))
+
+    with pytest.raises(Corruption, match=r"2\.sst"), open_lsm(env) as again:
+        again.get(b"a")
+
+
 @pytest.mark.parametrize("harm", ["missing", "longer"])
 def test_g3_a_store_with_a_table_missing_or_of_another_size_is_not_opened(harm: str) -> None:
     env = MemoryEnv()

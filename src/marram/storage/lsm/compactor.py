@@ -36,7 +36,7 @@ from marram.errors import (
 )
 from marram.storage.engine import SPACE_ERRORS, Home, Progress
 from marram.storage.lsm.compaction import Cancelled, Outcome, Task, numbers_needed
-from marram.storage.lsm.flush import table_options
+from marram.storage.lsm.flush import remove_tables, table_options
 from marram.storage.lsm.job import MERGE, Job
 from marram.storage.lsm.options import LevelOptions
 from marram.storage.lsm.picker import Pressure, pick, pick_in_range, pressure
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("marram.lsm")
 
+_HELD_WAIT_S = 0.01  # how long compact() waits before it looks again whether it may go on
 _RETRY_NS = 10 * 10**9  # after a job found no room
 
 
@@ -173,7 +174,7 @@ class Compactor:
                     break
                 if self.paused:
                     raise Interrupted("compactions are paused")
-                before = done
+                before, is_cancelled = done, False
 
                 def told(read: int, written: int, before: int = before) -> None:
                     if progress is not None:
@@ -183,11 +184,13 @@ class Compactor:
                     self._run(step.job, now_ms, told)
                     done += step.job.input_bytes
                 except Cancelled:  # by who needs the files for a moment: once more, then
-                    continue
+                    is_cancelled = True
                 except OSError as error:
                     if error.errno not in SPACE_ERRORS:
                         raise
                     raise StoreFull(f"no room for a compaction: {error}") from error
+            while is_cancelled and self._holds and not self._closing:
+                self._home.env.wait(_HELD_WAIT_S)
         if progress is not None:
             progress(max(done, total), max(done, total))
 
@@ -266,8 +269,12 @@ class Compactor:
             else:
                 outcome = self._merge(job, now_ms, progress)
                 added = tuple(self._described(job, table) for table in outcome.tables)
-                with engine.editing():
-                    self._install(job.edit(added), outcome.gone)
+                try:
+                    with engine.editing():
+                        self._install(job.edit(added), outcome.gone)
+                except (StoreFull, Corruption, UnsupportedFormat):  # the manifest is as it was
+                    remove_tables(home.env, home.directory, [table.number for table in added])
+                    raise
                 self._count(outcome)
             self.figures.merges += job.kind == "merge"
             self.figures.moves += job.kind == "move"
@@ -280,6 +287,8 @@ class Compactor:
 
     def _merge(self, job: Job, now_ms: int, progress: Callable[[int, int], None] | None) -> Outcome:
         engine, home = self._engine, self._home
+        if self._is_stopped():
+            raise Cancelled  # before the helper is asked: it would be killed for it
         count = numbers_needed(job)
         with engine.editing():
             first = engine.allot(count)

@@ -380,10 +380,12 @@ class LsmEngine:
             version = self.tree.version
             found = Listing(self._origin, self._listed_spaces, version, self.next_table, known)
         del version
-        yield found
-        del found
-        if self.compactor is not None:
-            self.compactor.poke()  # what was obsolete meanwhile can go
+        try:
+            yield found
+        finally:
+            del found
+            if self.compactor is not None:
+                self.compactor.poke()  # what was obsolete meanwhile can go
 
     def adopt(
         self,

@@ -30,11 +30,12 @@ from typing import NamedTuple
 
 from marram.coding.batch import KEYSPACES
 from marram.env.api import Env, File
-from marram.errors import Corruption, InvalidArgument, StoreFailed, UnsupportedFormat
-from marram.storage.engine import Origin
+from marram.errors import Corruption, InvalidArgument, StoreFailed, StoreFull, UnsupportedFormat
+from marram.storage.engine import SPACE_ERRORS, Origin
 from marram.storage.layout import checkpoint_path
 from marram.storage.log.format import (
     FILE_HEADER_SIZE,
+    FRAME_HEADER_SIZE,
     KIND_MARK,
     FileKind,
     FrameHeader,
@@ -244,14 +245,15 @@ class Manifest:
     def append(self, record: Record) -> None:
         """Add a record: durable, and vouched for, when this returns (N2). Two syncs.
 
-        Raises InvalidArgument: it does not fit what there is, and nothing was written; OSError
-        (ENOSPC too): the record may or may not be found by load(), and this manifest is done for;
-        StoreFailed: it was before.
+        Raises InvalidArgument: it does not fit what there is; StoreFull: there is no room for it;
+        either way nothing was written. OSError: the record may or may not be found by load(), and
+        this manifest is done for; StoreFailed: it was before.
         """
         if self._failed:
             raise StoreFailed(f"{self._frames.file.path}: an earlier append failed")
         version = _applied(self._version, self._next_table, record)
         payload = _encode(record, None)
+        self._reserve(2 * FRAME_HEADER_SIZE + len(payload))
         self._failed = True
         self._write(KIND_EDIT, payload)
         self._frames.sync()
@@ -273,6 +275,15 @@ class Manifest:
         self._frames.write_frame(
             payload, kind, count, self._records + 1, origin.epoch, origin.time_ms
         )
+
+    def _reserve(self, size_bytes: int) -> None:
+        """Make room for an append, so that a full disk refuses it and never tears it."""
+        try:
+            self._frames.file.allocate(self._frames.end, size_bytes)
+        except OSError as error:
+            if error.errno not in SPACE_ERRORS:
+                raise
+            raise StoreFull(f"no room for {size_bytes} bytes in the manifest: {error}") from error
 
     def _mark(self) -> None:
         self._write(KIND_MARK, b"")
