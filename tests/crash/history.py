@@ -19,7 +19,7 @@ from marram.env.api import Task
 from marram.env.memory import MemoryEnv
 from marram.storage.db import DB
 from marram.storage.entry import deadline_of, entry_of
-from marram.storage.options import Options
+from marram.storage.options import ENGINES, Options
 
 DIRECTORY = "/data/db"
 KEYS = [b"k%d" % i for i in range(12)]
@@ -32,13 +32,17 @@ _SMALL: dict[str, dict[str, Any]] = {
     "memory": {},
     # A flush every few batches, and compactions over several levels.
     "lsm": {"memtable_bytes": 4096},
+    # The same, and most values are in blobs, which compactions collect.
+    "lsm-blobs": {"memtable_bytes": 4096, "blob_bytes": 64},
 }
+VARIANTS = tuple(name for name in _SMALL if name.partition("-")[0] in ENGINES)
+"""What the suites run over: an engine's name, and maybe what is special about its options."""
 
 
 def options_of(engine: str, **options: Any) -> dict[str, Any]:
-    """The options for a store of that engine; `options` come before its usual ones."""
+    """The options for a store of that variant; `options` come before its usual ones."""
     usual = {name: value for name, value in _SMALL[engine].items() if name in _KNOWN}
-    return {"engine": engine, **usual, **options}
+    return {"engine": engine.partition("-")[0], **usual, **options}
 
 
 def state_of(db: DB) -> State:

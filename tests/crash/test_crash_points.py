@@ -11,9 +11,9 @@ import pytest
 
 import marram
 from marram.env.memory import MemoryEnv
-from marram.storage.options import ENGINES
 from tests.crash.history import (
     DIRECTORY,
+    VARIANTS,
     History,
     check_recovered,
     options_of,
@@ -24,7 +24,7 @@ SURVIVALS = (0.0, 0.5, 1.0)
 POINTS_WANTED = int(os.environ.get("MARRAM_CRASH_POINTS", "12000"))
 """Per seed and process; the suite runs several seeds. An engine with more files gets fewer."""
 
-SHARE = {"memory": 1, "lsm": 5}
+SHARE = {"memory": 1, "lsm": 5, "lsm-blobs": 8}
 
 SEED = int(os.environ.get("MARRAM_CRASH_SEED", "0"))
 
@@ -71,7 +71,7 @@ class CrashRun:
                 check_recovered(history, disk, least, ceiling)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", VARIANTS)
 @pytest.mark.parametrize("seed", [SEED, SEED + 1, SEED + 2])
 def test_p1_p2_at_every_durable_call(seed: int, engine: str) -> None:
     started = time.monotonic()
@@ -85,7 +85,7 @@ def test_p1_p2_at_every_durable_call(seed: int, engine: str) -> None:
     print(f"{run.points} crash points, {run.nested} nested, {time.monotonic() - started:.0f} s")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", VARIANTS)
 @pytest.mark.parametrize("durability", ["interval", "none"])
 def test_p2_holds_without_sync_and_sigkill_loses_nothing(durability: str, engine: str) -> None:
     wanted = POINTS_WANTED // 3 // SHARE[engine]
@@ -96,7 +96,7 @@ def test_p2_holds_without_sync_and_sigkill_loses_nothing(durability: str, engine
     assert run.points >= wanted
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", VARIANTS)
 def test_a_store_is_made_whole_or_not_at_all(engine: str) -> None:
     options = options_of(engine)
     env = MemoryEnv(seed=SEED)
@@ -113,3 +113,42 @@ def test_a_store_is_made_whole_or_not_at_all(engine: str) -> None:
             db.put(b"a", b"b")
         with marram.open(DIRECTORY, env=disk, create=False, **options) as db:
             assert db.get(b"a") == b"b"
+
+
+def test_p1_at_every_call_while_values_are_collected_from_blobs() -> None:
+    """A compaction that moves values, and removes the blobs they were in."""
+    env = MemoryEnv(seed=SEED)
+    options = options_of("lsm-blobs", durability="sync")
+    rng = random.Random(SEED)
+    db = marram.open(DIRECTORY, env=env, **options)
+    for _ in range(3):
+        db.put_many({b"%02d" % n: rng.randbytes(200) for n in range(12) if rng.random() < 0.7})
+        db.checkpoint()
+    before, state = db.stats()["lsm"]["blobs"], state_of(db)
+    old = {name for name in env.list_dir(f"{DIRECTORY}/tables") if name.endswith(".blob")}
+    points = 0
+
+    def crash(operation: str, path: str) -> None:
+        nonlocal points
+        for survival in SURVIVALS:
+            points += 1
+            disk = env.crash_clone(survival, rng.getrandbits(32))
+            with marram.open(DIRECTORY, env=disk, **options) as again:
+                assert state_of(again) == state
+                report = again.verify()
+                assert report.ok, report.problems
+                assert not report.orphans
+
+    env.on_call = crash
+    db.compact()
+    env.run_background()
+    env.on_call = None
+    after = db.stats()["lsm"]["blobs"]
+    new = {name for name in env.list_dir(f"{DIRECTORY}/tables") if name.endswith(".blob")}
+    assert new - old, "no value was moved"
+    assert old - new, "no blob was removed"
+    assert points > 50
+    assert before["garbage_ratio"] == 0, "rows in three tables hide each other, and are counted"
+    assert before["bytes"] > after["bytes"]
+    assert state_of(db) == state
+    db.close()

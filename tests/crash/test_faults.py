@@ -12,8 +12,7 @@ import marram
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import Error, OutcomeUnknown, StoreFailed, StoreFull
-from marram.storage.options import ENGINES
-from tests.crash.history import DIRECTORY, History, check_recovered, options_of
+from tests.crash.history import DIRECTORY, VARIANTS, History, check_recovered, options_of
 
 OPERATIONS = ["write", "sync", "sync_data", "allocate", "truncate", "rename", "remove", "sync_dir",
               "open", "close", "read", "list_dir", "make_dir"]  # fmt: skip
@@ -38,7 +37,7 @@ def run_until_fault(
     return history, None
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", VARIANTS)
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_p4_each_call_of_each_kind_fails_once(operation: str, code: int, engine: str) -> None:
@@ -89,7 +88,7 @@ def _abandon(history: History) -> None:
         history.db.store.after_fork()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", VARIANTS)
 def test_a_failed_sync_says_outcome_unknown_and_is_never_retried(engine: str) -> None:
     inner = MemoryEnv()
     env = FaultyEnv(inner)
@@ -113,7 +112,7 @@ def test_a_failed_sync_says_outcome_unknown_and_is_never_retried(engine: str) ->
         assert again.get(b"late") is None
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", VARIANTS)
 def test_a_full_disk_refuses_writes_and_recovers_without_reopening(engine: str) -> None:
     inner = MemoryEnv()
     env = FaultyEnv(inner)
@@ -138,7 +137,7 @@ def test_a_full_disk_refuses_writes_and_recovers_without_reopening(engine: str) 
         assert again.get(b"b") == b"2"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", VARIANTS)
 def test_a_checkpoint_without_room_leaves_the_old_generation(engine: str) -> None:
     inner = MemoryEnv()
     env = FaultyEnv(inner)

@@ -310,12 +310,20 @@ class ServerConfig:
         10, INTEGER, "with lsm: what tables spend on telling that a key is not there; 0: nothing",
         unit="bits", minimum=0, maximum=64,
     )  # fmt: skip
+    blob_bytes: int = _option(
+        4 * KIB, SIZE, "with lsm: values of that size and more go to files of their own, which "
+        "compactions need not rewrite; 0 for none, else at least 64 bytes", **_BYTES,
+    )  # fmt: skip
     compaction_rate: int = _option(
         0, SIZE, "with lsm: what compactions may read and write together in a second; 0: as "
         "much as the disk takes", **_BYTES,
     )  # fmt: skip
     max_open_tables: int = _option(
-        1000, INTEGER, "with lsm: table files held open at most", minimum=1, maximum=10**6
+        1000,
+        INTEGER,
+        "with lsm: table files held open at most, and files of large values",
+        minimum=1,
+        maximum=10**6,
     )
 
     log_format: str = _option(

@@ -214,7 +214,11 @@ def _about_lsm(figures: dict[str, Any] | None) -> Iterator[Metric]:
     yield _gauge("lsm_memtables_frozen", "Memtables being flushed.", memtable["frozen"])
     yield _gauge("lsm_memory_bytes", "Memtables, block cache, open tables.", memory["bytes"])
     yield _gauge("lsm_memory_limit_bytes", "What they share.", memory["limit_bytes"])
-    yield _counter("lsm_flushed_bytes", "Bytes of tables that flushes wrote.",
+    blobs = figures["blobs"]
+    yield _gauge("lsm_blobs", "Files of large values.", blobs["files"])
+    yield _gauge("lsm_blob_bytes", "Their size.", blobs["bytes"])
+    yield _gauge("lsm_blob_live_bytes", "What of it is in use.", blobs["live_bytes"])
+    yield _counter("lsm_flushed_bytes", "Bytes of tables and blobs that flushes wrote.",
                    figures["flushed_bytes"])  # fmt: skip
     caches = {"block": figures["block_cache"], "table": figures["table_cache"]}
     for name, help in _CACHE_COUNTERS.items():

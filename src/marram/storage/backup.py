@@ -71,7 +71,7 @@ def restore(env: Env, source: str, target: str, progress: Progress | None = None
     tables = tables_of(env, source, generation, store_id)
     if tables is not None:
         _make_folder(env, layout.tables_path(target), target)
-        names += [f"{layout.TABLES}/{number}.sst" for number in tables]
+        names += [f"{layout.TABLES}/{name}" for name in tables]
     total = sum(_size(env, f"{source}/{name}") for name in names)
     done = 0
     for name in names:
@@ -100,22 +100,28 @@ def _link_tables(store: Store, target: str, progress: Progress | None) -> Positi
 
 
 def _link_listed(store: Store, target: str, listing: Listing, progress: Progress | None) -> None:
-    """Link or copy the tables of a listing, and write it down."""
+    """Link or copy the tables and blobs of a listing, and write it down."""
     from marram.storage.lsm.manifest import write_manifest
 
     env = store.env
-    done, total = 0, listing.version.size_bytes
-    for level in listing.version.levels:
-        for table in level.tables:
-            source = layout.table_path(store.directory, table.number)
-            path = layout.table_path(target, table.number)
-            try:
-                env.link(source, path)
-                done += table.size_bytes
-            except OSError:  # another file system, or one without links
-                done = _copy(env, source, path, done, total, None)
-            if progress is not None:
-                progress(done, total)
+    version = listing.version
+    done, total = 0, version.size_bytes + version.blob_bytes
+    files = [
+        (f"{table.number}.sst", table.size_bytes)
+        for level in version.levels
+        for table in level.tables
+    ]
+    files += [(f"{ref.number}.blob", ref.size_bytes) for ref in version.blobs.values()]
+    for name, size_bytes in files:
+        source = f"{layout.tables_path(store.directory)}/{name}"
+        path = f"{layout.tables_path(target)}/{name}"
+        try:
+            env.link(source, path)
+            done += size_bytes
+        except OSError:  # another file system, or one without links
+            done = _copy(env, source, path, done, total, None)
+        if progress is not None:
+            progress(done, total)
     env.sync_dir(layout.tables_path(target))
     write_manifest(env, target, 0, listing).close()
 

@@ -9,6 +9,7 @@ the files hold.
     checkpoint.N   what generation N starts from (storage/sstable)
     logfile.N      the log after checkpoint.N (storage/log)
     tables/N.sst   sorted tables of the lsm engine (storage/sstable)
+    tables/N.blob  its large values (storage/lsm/blob.py)
 
 L1  after a crash at any call, `version` holds the old number or the new one, whole.
 L2  nothing is removed that the durable `version` still needs.
@@ -30,6 +31,7 @@ TABLES = "tables"
 
 _NUMBERED = re.compile(r"(checkpoint|logfile)\.(0|[1-9][0-9]{0,17})\Z")
 _TABLE = re.compile(r"(0|[1-9][0-9]{0,17})\.sst\Z")
+_BLOB = re.compile(r"(0|[1-9][0-9]{0,17})\.blob\Z")
 _NUMBER = re.compile(rb"(0|[1-9][0-9]{0,17})\n\Z")
 
 
@@ -56,6 +58,17 @@ def table_path(directory: str, number: int) -> str:
 def table_number(name: str) -> int | None:
     """The number of a table by its file name; None for a name that is no table's."""
     match = _TABLE.match(name)
+    return int(match[1]) if match else None
+
+
+def blob_path(directory: str, number: int) -> str:
+    """Where blob N is."""
+    return f"{directory}/{TABLES}/{number}.blob"
+
+
+def blob_number(name: str) -> int | None:
+    """The number of a blob by its file name; None for a name that is no blob's."""
+    match = _BLOB.match(name)
     return int(match[1]) if match else None
 
 

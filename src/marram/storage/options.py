@@ -44,9 +44,11 @@ class Options:
     memtable_bytes: lsm: how much is collected in memory before it is flushed to a table; 0 for an
         eighth of the budget, but 64 MiB at most.
     filter_bits_per_key: lsm: what tables spend on telling that a key is not there, 0 to 64 bits.
+    blob_bytes: lsm: values of that size and more go to files of their own, beside the tables, which
+        compactions need not rewrite; 0 for none, else at least 64.
     compaction_rate: lsm: bytes a second that compactions may read and write together; 0 for as
         many as the disk takes.
-    max_open_tables: lsm: table files held open at most.
+    max_open_tables: lsm: table files held open at most, and as many files of large values.
     """
 
     engine: str | None = None
@@ -61,6 +63,7 @@ class Options:
     memory_limit: int = 0
     memtable_bytes: int = 0
     filter_bits_per_key: int = 10
+    blob_bytes: int = 4 * KIB
     compaction_rate: int = 0
     max_open_tables: int = 1000
 
@@ -79,8 +82,11 @@ class Options:
         _at_least("memory_limit", self.memory_limit, 0)
         _at_least("memtable_bytes", self.memtable_bytes, 0)
         _at_least("filter_bits_per_key", self.filter_bits_per_key, 0)
+        _at_least("blob_bytes", self.blob_bytes, 0)
         _at_least("compaction_rate", self.compaction_rate, 0)
         _at_least("max_open_tables", self.max_open_tables, 1)
+        if 0 < self.blob_bytes < 64:
+            raise InvalidArgument("blob_bytes must be 0 or at least 64")
         if self.filter_bits_per_key > 64:
             raise InvalidArgument("filter_bits_per_key must be at most 64")
         if self.max_key_bytes > 16 * MIB:

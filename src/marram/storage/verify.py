@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from marram.storage.lsm.version import TableMeta
 
 
-def tables_of(env: Env, directory: str, generation: int, store_id: bytes) -> list[int] | None:
-    """The numbers of the tables that checkpoint.N lists; None where it lists none.
+def tables_of(env: Env, directory: str, generation: int, store_id: bytes) -> list[str] | None:
+    """The names of the tables and blobs that checkpoint.N lists; None where it lists none.
 
     Raises Corruption, OSError.
     """
@@ -36,7 +36,8 @@ def tables_of(env: Env, directory: str, generation: int, store_id: bytes) -> lis
         return None
     from marram.storage.lsm import verify as tree
 
-    return [meta.number for meta in tree.listed(env, directory, generation, store_id)]
+    tables, blobs = tree.listed(env, directory, generation, store_id)
+    return [f"{meta.number}.sst" for meta in tables] + [f"{ref.number}.blob" for ref in blobs]
 
 
 @dataclass(slots=True)
@@ -45,8 +46,8 @@ class Report:
 
     checked: (file name, bytes) in the order read; problems: one sentence each, with file and
     offset; batches: in the logs; rows: in the checkpoint and the tables; torn_tail_bytes: after
-    the last whole frame, which the next opening will cut; orphans: tables that a crash left and
-    nothing lists, which it will remove.
+    the last whole frame, which the next opening will cut; orphans: tables and blobs that a crash
+    left and nothing lists, which it will remove.
     """
 
     checked: list[tuple[str, int]] = field(default_factory=list)
@@ -191,12 +192,16 @@ class _Walk:
         """Check a manifest; note the tables it lists, and the files that nobody lists."""
         from marram.storage.lsm import verify as tree
 
-        metas = tree.listed(self._env, self._directory, generation, store_id)
+        metas, blobs = tree.listed(self._env, self._directory, generation, store_id)
         for meta in metas:
             self._total += meta.size_bytes
             path = layout.table_path(self._directory, meta.number)
             self._listed.append((path, partial(self._listed_table, meta, store_id)))
-        known = {f"{meta.number}.sst" for meta in metas} | self._known
+        for ref in blobs:
+            self._total += ref.size_bytes
+            path = layout.blob_path(self._directory, ref.number)
+            self._listed.append((path, partial(tree.check_blob, ref=ref, store_id=store_id)))
+        known = {path.rpartition("/")[2] for path, _ in self._listed} | self._known
         names = self._env.list_dir(layout.tables_path(self._directory))
         self.report.orphans += [f"{layout.TABLES}/{name}" for name in names if name not in known]
 

@@ -70,6 +70,11 @@ _LSM: dict[str, OptionSet] = {
     "middling": {"memtable_bytes": 256 * KIB},
     "much-garbage-allowed": {"garbage_ratio": 1.0, **_TINY, **_TINY_LEVELS},
     "no-garbage-allowed": {"garbage_ratio": 0.05, **_TINY, **_TINY_LEVELS},
+    "blobs": {"blob_bytes": 64, **_TINY, **_TINY_LEVELS},
+    "blobs-of-many": {"blob_bytes": 64, "memtable_bytes": 32 * KIB, **_TINY_LEVELS},
+    "blobs-few-open-zlib": {
+        "blob_bytes": 100, "max_open_tables": 1, "checkpoint_compression": "zlib", **_TINY,
+    },
     "interval": {"durability": "interval", **_TINY, **_TINY_LEVELS},
     "none": {"durability": "none", **_TINY, **_TINY_LEVELS},
     "none-middling": {"durability": "none", "memtable_bytes": 64 * KIB},

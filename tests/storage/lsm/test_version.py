@@ -328,7 +328,7 @@ def test_an_edit_of_a_newer_format_is_not_called_garbage() -> None:
         (GOLDEN[:4] + b"\xff" * 8 + GOLDEN[12:], "no level|cut short"),
         (GOLDEN[:12] + b"\7" + GOLDEN[13:], "no level 7"),
         (GOLDEN[:21] + b"\7" + GOLDEN[22:], "no level 7"),
-        (GOLDEN[:22] + b"\x04" + GOLDEN[23:], "unknown fields of a table"),
+        (GOLDEN[:22] + b"\x08" + GOLDEN[23:], "unknown fields of a table"),
         (GOLDEN[:22] + b"\x02" + GOLDEN[23:], "announce|cut short|cannot have|after"),
         (GOLDEN[:23] + b"\1" + GOLDEN[24:], "unknown fields of a table"),
     ],

@@ -1,8 +1,10 @@
 """The lsm engine: memtables, and a leveled tree of sorted tables below them.
 
 Writes go to a memtable, which is flushed whole into one table of level 0; compactions move tables
-down and drop what is hidden. A table has a key once. A snapshot holds the version it began with,
-and a table's file stays while a version that is alive names it; so nothing else is kept for it.
+down and drop what is hidden. A table has a key once. Large values are in blobs, which tables point
+into, and which compactions leave alone until they are mostly garbage. A snapshot holds the version
+it began with, and a file stays while a version that is alive names it; so nothing else is kept for
+it.
 
 The policy and the rules are pure: no files, no clock, no randomness, no threads. What runs jobs and
 makes their edits durable calls them, never the other way around.
@@ -21,7 +23,9 @@ The rest touches files, through env, or memory that several threads share.
 
 manifest.py    the manifest file: which tables there are, as a listing and the edits after it
 cache.py       open tables and their blocks, within limits
-tables.py      look-ups and scans over a version, and when a table's file may go
+blob.py        the file of large values, and the pointer to one
+blobs.py       the ways of values: into blobs, to readers, through a merge
+tables.py      look-ups and scans over a version, and when a file may go
 compaction.py  runs a job: table files -> table files
 worker.py      the helper process that does it
 compactor.py   when jobs are picked, run and installed

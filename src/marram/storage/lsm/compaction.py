@@ -12,6 +12,8 @@ K4  outputs ascend, share no key, lie within the job's range, are cut as job.Out
     have the numbers from first_number on.
 K5  memory holds a window of rows for each table of level 0 and each other level, one open table
     each, and one output; besides, all range deletions, and the keys in Outcome.gone.
+K6  values in blobs are neither read nor written, but for those of the blobs that job.collect names:
+    they go to one new blob, which has the last of the task's numbers.
 
 Hot: 0.3 M rows/s and core, interpreted: four tables of 250000 rows of 16 + 100 bytes into tables
 with a filter, 3 to 3.6 s; the same in a helper process, whose parent spends 10 ms on it.
@@ -24,16 +26,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 
 from marram.env.api import Env, File
 from marram.errors import Corruption, InvalidArgument
 from marram.storage.layout import table_path, tables_path
+from marram.storage.lsm.blob import BlobWriter
+from marram.storage.lsm.blobs import Collector, OpenBlobs, References
 from marram.storage.lsm.coverage import clip, stored_stop
 from marram.storage.lsm.job import GONE_LIMIT, MERGE, Job, OutputCuts
 from marram.storage.lsm.merge import Retention, compact, kept_ranges
-from marram.storage.lsm.version import TableMeta, stop_after
+from marram.storage.lsm.version import BlobRef, TableMeta, stop_after
 from marram.storage.sstable.block import VersionRow, stored_key
 from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.reader import Table
@@ -53,6 +57,8 @@ _BURST_NS = 200_000_000
 # How long it waits before it looks whether it was cancelled, seconds.
 _WAIT_S = 0.1
 _STAMP_BYTES = 8
+# How many blobs it holds open to move values out of them.
+_OPEN_BLOBS = 64
 
 _KEY = itemgetter(1)
 
@@ -137,15 +143,16 @@ def run(
 
 
 def numbers_needed(job: Job) -> int:
-    """How many table numbers a Task for `job` needs; reserving them costs nothing.
+    """How many numbers of tables and blobs a Task for `job` needs; reserving them costs nothing.
 
     Each output has two thirds of target_bytes, or ends at a boundary, or is the last. Where even
     that does not do, because outputs are compressed much worse than inputs, the last number takes
     all the rest.
     """
+    blobs = 1 if job.collect else 0
     if not job.target_bytes:
-        return 1
-    return 2 + len(job.boundaries) + 3 * _GROWTH * job.input_bytes // (2 * job.target_bytes)
+        return 1 + blobs
+    return 2 + blobs + len(job.boundaries) + 3 * _GROWTH * job.input_bytes // (2 * job.target_bytes)
 
 
 def finish_table(
@@ -353,7 +360,7 @@ class _Merge:
         gone: list[bytes] = []
         try:
             for rows in compact(sources, retention, self._ranges, gone, GONE_LIMIT):
-                outputs.add(rows)
+                outputs.take(rows)
             outputs.end()
         finally:
             for source in sources:
@@ -405,7 +412,14 @@ class _Outputs:
         self._marks: list[bytes] = []
         self._next_mark = 0
         self._asked = b""  # the key that was asked for last
-        self._made: list[str] = []  # the paths of all files it made
+        self._made: list[str] = []  # the paths of all tables it made
+        self._blobs = {ref.number: ref for table in task.job.tables for ref in table.blobs}
+        self._references: list[References] = []  # of each output, where there are blobs
+        self._blob: BlobWriter | None = None
+        self._collector: Collector | None = None
+        self._sources: OpenBlobs | None = None
+        if task.job.collect:
+            self._begin_collecting()
         self.tables: list[TableMeta] = []
         # The output at hand.
         self._file: File | None = None
@@ -426,8 +440,17 @@ class _Outputs:
             marks.update(keys[bisect_left(keys, start) : end])
         self._marks = sorted(marks)
 
+    def take(self, rows: list[VersionRow]) -> None:
+        """Add rows of one keyspace, in order; values to be collected are moved."""
+        if self._collector is None:
+            self.add(rows)
+            return
+        for portion in self._collector.rows(rows):
+            self.add(portion)
+            self._pace.step()
+
     def add(self, rows: list[VersionRow]) -> None:
-        """Add rows of one keyspace, in order."""
+        """Add rows of one keyspace, in order, as they are."""
         keyspace = rows[0][0]
         start = 0
         while start < len(rows):
@@ -438,7 +461,10 @@ class _Outputs:
             writer = self._writer
             assert writer is not None
             stop = self._stretch(rows, start, writer)
-            writer.add_versions(rows[start:stop] if stop - start < len(rows) else rows)
+            stretch = rows[start:stop] if stop - start < len(rows) else rows
+            writer.add_versions(stretch)
+            if self._blobs:
+                self._references[-1].count(stretch)
             self._rows += stop - start
             start = stop
 
@@ -447,12 +473,27 @@ class _Outputs:
         self._pass_marks(None)
         if self._writer is not None:
             self._finish(None)
+        if self._blob is not None:
+            made = self._blob.finish()
+            if made is not None:
+                self._blobs[made.number] = made
+        if self._sources is not None:
+            self._sources.close()
+        if self._blobs:
+            self.tables = [
+                replace(table, blobs=references.refs(self._blobs))
+                for table, references in zip(self.tables, self._references, strict=True)
+            ]
 
     def remove(self) -> None:
         """Remove every file it made (K3)."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
+        if self._sources is not None:
+            self._sources.close()
+        if self._blob is not None:
+            self._blob.abandon()
         for path in self._made:
             # One that stays is a stray, which the error that led here must not be hidden by.
             with suppress(OSError):
@@ -481,7 +522,7 @@ class _Outputs:
 
     def _is_last(self) -> bool:
         """Whether the output at hand has the last number, and so takes all the rest."""
-        return len(self.tables) + 1 == self._task.numbers
+        return len(self.tables) + 1 == self._table_numbers
 
     def _stretch(self, rows: list[VersionRow], start: int, writer: TableWriter) -> int:
         """Up to where rows from `start` on go to the output at hand, without being asked for."""
@@ -501,7 +542,7 @@ class _Outputs:
     def _open(self, key: bytes) -> None:
         """Begin an output at a stored key."""
         number = self._task.first_number + len(self.tables)
-        assert len(self.tables) < self._task.numbers, "the last number takes all the rest"
+        assert len(self.tables) < self._table_numbers, "the last number takes all the rest"
         path = table_path(self._task.directory, number)
         file = self._env.open(path, write=True, create=True, exclusive=True)
         self._made.append(path)
@@ -509,6 +550,27 @@ class _Outputs:
         self._writer = TableWriter(self._file, number, self._task.store_id, self._task.options)
         self._start = key
         self._rows = self._range_bytes = 0
+        if self._blobs:
+            self._references.append(References())
+
+    @property
+    def _table_numbers(self) -> int:
+        """How many of the task's numbers are for tables (K6)."""
+        return self._task.numbers - (1 if self._task.job.collect else 0)
+
+    def _begin_collecting(self) -> None:
+        task = self._task
+        refs: dict[int, BlobRef] = {number: self._blobs[number] for number in task.job.collect}
+
+        def metered(file: File) -> File:
+            return _MeteredFile(file, self._pace)
+
+        number = task.first_number + task.numbers - 1
+        self._blob = BlobWriter(
+            self._env, task.directory, lambda: number, task.store_id, task.options, metered
+        )
+        self._sources = OpenBlobs(self._env, task.directory, task.store_id, _OPEN_BLOBS, metered)
+        self._collector = Collector(self._sources, refs, self._blob)
 
     def _finish(self, stop: bytes | None) -> None:
         """End the output at hand before a stored key, None: where it ends."""

@@ -156,6 +156,7 @@ class Compactor:
         upto = max(
             (t.max_sequence for n in engine.tree.version.levels for t in n.tables), default=0
         )
+        blobs_below = engine.next_table
         total = sum(
             table.size_bytes
             for level in engine.tree.version.levels
@@ -168,7 +169,7 @@ class Compactor:
                 now_ms = self._now_ms()
                 step = pick_in_range(
                     engine.tree.version, self.options, start, stop,
-                    now_ms=now_ms, upto_sequence=upto,
+                    now_ms=now_ms, upto_sequence=upto, blobs_below=blobs_below,
                 )  # fmt: skip
                 if step.job is None:
                     break

@@ -13,7 +13,9 @@ Integers are little-endian and unsigned.
               | [expirable_rows u64 | expirable_bytes u64
               |  earliest_deadline_ms u64 | latest_deadline_ms u64]    where flags has 1
               | [range_deletions u64 | covered_bytes u64]              where flags has 2
+              | [blobs u32 | blob*]                                    where flags has 4
               | start | stop
+    blob     := number u64 | size_bytes u64 | stamp u64 | rows u64 | live_bytes u64
 
 A group that would be all zeros is left out, so that every edit has one encoding.
 
@@ -25,7 +27,7 @@ from __future__ import annotations
 import struct
 
 from marram.errors import UnsupportedFormat
-from marram.storage.lsm.version import LEVELS, TableMeta, VersionEdit
+from marram.storage.lsm.version import LEVELS, BlobRef, TableMeta, VersionEdit
 
 EDIT_FORMAT = 1
 """The format of an edit's bytes. Never reuse a number."""
@@ -35,8 +37,11 @@ _REMOVAL = struct.Struct("<BQ")
 _ADDITION = struct.Struct("<BBHIIQQQQQQQ")
 _DEADLINES = struct.Struct("<QQQQ")
 _RANGES = struct.Struct("<QQ")
+_BLOBS = struct.Struct("<I")
+_BLOB = struct.Struct("<QQQQQ")
 _HAS_DEADLINES = 1
 _HAS_RANGES = 2
+_HAS_BLOBS = 4
 
 
 def encode_edit(edit: VersionEdit) -> bytes:
@@ -46,6 +51,7 @@ def encode_edit(edit: VersionEdit) -> bytes:
     for level, table in edit.added:
         flags = _HAS_DEADLINES if table.expirable_rows else 0
         flags |= _HAS_RANGES if table.range_deletions else 0
+        flags |= _HAS_BLOBS if table.blobs else 0
         parts.append(
             _ADDITION.pack(
                 level, flags, 0, len(table.start), len(table.stop), table.number,
@@ -62,6 +68,9 @@ def encode_edit(edit: VersionEdit) -> bytes:
             )  # fmt: skip
         if table.range_deletions:
             parts.append(_RANGES.pack(table.range_deletions, table.covered_bytes))
+        if table.blobs:
+            parts.append(_BLOBS.pack(len(table.blobs)))
+            parts += [_BLOB.pack(*ref) for ref in table.blobs]
         parts += (table.start, table.stop)
     return b"".join(parts)
 
@@ -121,12 +130,15 @@ def _checked_level(level: int) -> int:
 
 def _decode_addition(source: _Source) -> tuple[int, TableMeta]:
     level, flags, zero, start_size, stop_size, *numbers = source.take(_ADDITION)
-    if zero or flags & ~(_HAS_DEADLINES | _HAS_RANGES):
+    if zero or flags & ~(_HAS_DEADLINES | _HAS_RANGES | _HAS_BLOBS):
         raise ValueError(f"unknown fields of a table: flags {flags}, zero {zero}")
     deadlines = source.take(_DEADLINES) if flags & _HAS_DEADLINES else (0, 0, 0, 0)
     ranges = source.take(_RANGES) if flags & _HAS_RANGES else (0, 0)
-    announced = [bool(flags & flag) for flag in (_HAS_DEADLINES, _HAS_RANGES)]
-    if announced != [bool(deadlines[0]), bool(ranges[0])]:
+    blobs: list[BlobRef] = []
+    if flags & _HAS_BLOBS:
+        blobs = [BlobRef(*source.take(_BLOB)) for _ in range(source.take(_BLOBS)[0])]
+    announced = [bool(flags & flag) for flag in (_HAS_DEADLINES, _HAS_RANGES, _HAS_BLOBS)]
+    if announced != [bool(deadlines[0]), bool(ranges[0]), bool(blobs)]:
         raise ValueError(f"flags {flags} announce what is not there")
     start = source.take_bytes(start_size)
     stop = source.take_bytes(stop_size)
@@ -136,6 +148,6 @@ def _decode_addition(source: _Source) -> tuple[int, TableMeta]:
     table = TableMeta(
         number, size_bytes, start, stop, rows, tombstones, min_sequence, max_sequence,
         expirable_rows, expirable_bytes, earliest_ms, latest_ms,
-        range_deletions, covered_bytes, stamp,
+        range_deletions, covered_bytes, stamp, tuple(blobs),
     )  # fmt: skip
     return _checked_level(level), table

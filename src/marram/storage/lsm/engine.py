@@ -289,13 +289,18 @@ class LsmEngine:
         held = tree.active.get(physical, key)
         return self.behind(tree, 0, physical, key) if held is None else held
 
-    def behind(self, tree: Tree, number: int, physical: int, key: bytes) -> Stored | None:
-        """The newest of a key behind memtable `number` of a tree's: value, GONE or None."""
+    def behind(
+        self, tree: Tree, number: int, physical: int, key: bytes, *, with_value: bool = True
+    ) -> Stored | None:
+        """The newest of a key behind memtable `number` of a tree's: value, GONE or None.
+
+        with_value: as for Tables.find().
+        """
         for memtable in tree.frozen[number:]:
             held = memtable.get(physical, key)
             if held is not None:
                 return held
-        return self.tables.find(tree.version, physical, key)
+        return self.tables.find(tree.version, physical, key, with_value=with_value)
 
     def count(self, physical: int) -> tuple[int, int]:
         """(keys, keys with a deadline) exactly. Under the lock, or on the thread that writes."""
@@ -306,7 +311,7 @@ class LsmEngine:
                 tree.memtables,
                 self.base,
                 physical,
-                lambda number, key: self.behind(tree, number, physical, key),
+                lambda number, key: self.behind(tree, number, physical, key, with_value=False),
                 lambda number: count_rows(
                     self.tables, tree.memtables[number:], tree.version, physical
                 ),
@@ -398,7 +403,9 @@ class LsmEngine:
         """Go on in a new generation: what was frozen when it began is in its tables (X3)."""
         version = listing.version
         self.tables.add(version, added)
-        self.flushed_bytes += sum(table.size_bytes for table in added)
+        self.flushed_bytes += sum(
+            table.size_bytes + sum(ref.size_bytes for ref in table.blobs) for table in added
+        )
         with lock, self.counting:
             active, frozen, _ = self.tree
             for physical in range(KEYSPACES):
@@ -424,7 +431,8 @@ class LsmEngine:
         newest: counted() of those that had expired and are in its outputs no more.
         """
         assert self._manifest is not None
-        version = self.tree.version.apply(edit)
+        before = self.tree.version
+        version = before.apply(edit)
         inputs = {number for _, number in edit.removed}
         spaces = {row[0] for row in newest}
         # What they come to is known when the version changes, and written down by the next flush.
@@ -438,6 +446,7 @@ class LsmEngine:
                 counts.take_expired(self.tree.memtables, self.base, row)
             self.tree = Tree(active, frozen, version)
         self.tables.retire(inputs - {table.number for table in added})
+        self.tables.retire(before.blobs.keys() - version.blobs.keys())
 
     def compact(self, where: Range | None, progress: Progress | None) -> None:
         """Bring all rows, or those of a range, as deep as they go, without garbage."""
@@ -459,13 +468,14 @@ class LsmEngine:
         """Keys and values held, about, bytes: tables count whole."""
         tree = self.tree
         held = sum(s.data_bytes for memtable in tree.memtables for s in memtable.spaces)
-        return held + tree.version.size_bytes
+        return held + tree.version.size_bytes + tree.version.blob_bytes
 
     def memory_bytes(self) -> int:
         """About what it takes in memory: memtables, block cache, open tables."""
         blocks, tables = self.tables.stats()
         held = sum(memtable.memory_bytes() for memtable in self.tree.memtables)
-        return held + blocks.bytes + tables.bytes + self.tables.row_stats().bytes
+        held += self.tables.row_stats().bytes + self.tables.blob_memory_bytes
+        return held + blocks.bytes + tables.bytes
 
     @property
     def log_step_bytes(self) -> int:
@@ -499,8 +509,8 @@ class LsmEngine:
             yield
 
     def files(self) -> Set[str]:
-        """Tables that are kept for those who read an older version."""
-        return {f"{number}.sst" for number in self.tables.obsolete()}
+        """Tables and blobs that are kept for those who read an older version."""
+        return self.tables.obsolete_names()
 
     def stats(self) -> dict[str, Any]:
         """The tree, the caches and what compactions did, under "lsm"."""

@@ -7,6 +7,7 @@ F1  a memtable becomes one table, whose rows and range deletions all have the nu
     batch: a flush is one moment in the order of tables.
 F2  where nothing is behind, tombstones and range deletions have nothing to hide, and are left out.
 F3  the lock is held for a slice of keys at a time, and other threads run between slices.
+F4  values of blob_bytes and more go to a blob beside the table, in key order; its rows point there.
 
 Threading: in the background, beside readers and writers.
 """
@@ -15,11 +16,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 from marram.coding.batch import KEYSPACES
 from marram.env.api import Env
 from marram.storage import layout
 from marram.storage.engine import Lock, Origin
+from marram.storage.lsm.blob import BlobWriter
+from marram.storage.lsm.blobs import References, separated
 from marram.storage.lsm.budget import Budget
 from marram.storage.lsm.compaction import finish_table
 from marram.storage.lsm.manifest import Listing, write_manifest
@@ -40,6 +46,13 @@ def table_options(options: Options) -> TableOptions:
     )
 
 
+class Separation(NamedTuple):
+    """Which values go to a blob. allot: gives it its number; least_bytes: of such a value."""
+
+    allot: Callable[[], int]
+    least_bytes: int
+
+
 def flush(
     env: Env,
     directory: str,
@@ -52,10 +65,12 @@ def flush(
     told: Callable[[int], None],
     *,
     bottom: bool,
+    blob: Separation | None = None,
 ) -> TableMeta | None:
     """Write a frozen memtable to table `number`, durable when this returns; None: nothing to write.
 
-    bottom: nothing is behind it (F2). check: raises to end it; told: how many rows were written.
+    bottom: nothing is behind it (F2). blob: None for all values to stay with their keys (F4).
+    check: raises to end it; told: how many rows were written.
     Raises OSError; the file is left for the caller to remove.
     """
     ranges: Sequence[RangeDeletion] = ()
@@ -71,7 +86,7 @@ def flush(
                 told(len(found))
                 yield [row for row in found if row[4] != TOMBSTONE] if bottom else found
 
-    return _write_table(env, directory, store_id, number, rows(), ranges, options)
+    return _write_table(env, directory, store_id, number, rows(), ranges, options, blob)
 
 
 def write_store(
@@ -89,23 +104,31 @@ def write_store(
     tally = [(0, 0)] * KEYSPACES
     added: list[tuple[int, TableMeta]] = []
     target = LevelOptions.for_memtable(Budget.of(options).memtable_bytes).table_bytes
+    number = 1
     for rows in _portions(_counted(slices, tally, origin.sequence), target):
-        number = len(added) + 1
+        blob = separation(options, partial(_after, number))
         written = table_options(options)
-        table = _write_table(env, directory, origin.store_id, number, rows, (), written)
+        table = _write_table(env, directory, origin.store_id, number, rows, (), written, blob)
+        number += 2 if table is not None and table.blobs else 1
         if table is not None:
             added.append((LAST_LEVEL, table))
     version = Version().apply(VersionEdit(tuple(added)))
     spaces = tuple(range(KEYSPACES))
-    listing = Listing(origin, spaces, version, len(added) + 1, tuple(tally))
+    listing = Listing(origin, spaces, version, number, tuple(tally))
     write_manifest(env, directory, 0, listing).close()
 
 
+def separation(options: Options, allot: Callable[[], int]) -> Separation | None:
+    """What goes to a blob by the options."""
+    return Separation(allot, options.blob_bytes) if options.blob_bytes else None
+
+
 def remove_tables(env: Env, directory: str, numbers: Iterable[int]) -> None:
-    """Remove tables that did not get into a listing; the next opening would, too."""
+    """Remove tables and blobs that did not get into a listing; the next opening would, too."""
     for number in numbers:
-        with contextlib.suppress(OSError):
-            env.remove(layout.table_path(directory, number))
+        for path in (layout.table_path(directory, number), layout.blob_path(directory, number)):
+            with contextlib.suppress(OSError):
+                env.remove(path)
 
 
 def _write_table(
@@ -116,14 +139,22 @@ def _write_table(
     slices: Iterable[list[VersionRow]],
     ranges: Sequence[RangeDeletion],
     options: TableOptions,
+    blob: Separation | None,
 ) -> TableMeta | None:
     path = layout.table_path(directory, number)
     if env.exists(path):  # left by a flush that failed
         env.remove(path)
     file = env.open(path, write=True, create=True, exclusive=True)
+    values = None if blob is None else BlobWriter(env, directory, blob.allot, store_id, options)
+    references = References()
     try:
         writer = TableWriter(file, number, store_id, options)
-        for rows in slices:
+        for found in slices:
+            rows = found
+            if values is not None and blob is not None:
+                rows = separated(found, values, blob.least_bytes)
+                if rows is not found:
+                    references.count(rows)
             if rows:
                 writer.add_versions(rows)
             env.pause()
@@ -131,11 +162,20 @@ def _write_table(
         if table is None:
             env.remove(path)
             return None
+        made = None if values is None else values.finish()
+        if made is not None:
+            table = replace(table, blobs=references.refs({made.number: made}))
         file.sync()
     finally:
         file.close()
+        if values is not None:
+            values.close()
     env.sync_dir(layout.tables_path(directory))
     return table
+
+
+def _after(number: int) -> int:
+    return number + 1
 
 
 def _counted(

@@ -23,7 +23,7 @@ from marram.errors import Corruption, UnsupportedFormat
 from marram.storage import layout
 from marram.storage.engine import Home, Origin, Progress
 from marram.storage.lsm import counts
-from marram.storage.lsm.flush import flush, remove_tables, table_options
+from marram.storage.lsm.flush import flush, remove_tables, separation, table_options
 from marram.storage.lsm.manifest import Listing, write_manifest
 from marram.storage.lsm.memtable import Memtable
 from marram.storage.lsm.version import TableMeta, VersionEdit
@@ -58,7 +58,7 @@ class LsmGeneration:
         self._spaces = spaces
         self._count_asked = count_asked
         self._origin: Origin | None = None
-        self._numbers: list[int] = []  # of the tables begun
+        self._numbers: list[int] = []  # of the tables and blobs begun
         self._tables: list[TableMeta] = []  # oldest first
         self._attempted = False
 
@@ -83,6 +83,7 @@ class LsmGeneration:
             table = flush(
                 self._home.env, self._home.directory, engine.store_id, number, memtable,
                 table_options(engine.options), self._home.lock, check, told, bottom=bottom,
+                blob=separation(engine.options, self._allot_blob),
             )  # fmt: skip
             if table is not None:
                 self._tables.append(table)
@@ -126,6 +127,13 @@ class LsmGeneration:
         if not self._attempted:
             remove_tables(self._home.env, self._home.directory, self._numbers)
 
+    def _allot_blob(self) -> int:
+        """A number for the blob of the table under way."""
+        with self._engine.editing():
+            number = self._engine.allot(1)
+        self._numbers.append(number)
+        return number
+
     def _settle(self, check: Callable[[], None]) -> None:
         """Look up the keys that were counted as new, where the count is wanted (counts.py)."""
         engine = self._engine
@@ -144,7 +152,10 @@ class LsmGeneration:
                     with engine.editing():
                         now = engine.tree
                         some = keys[at : at + _SETTLE_KEYS]
-                        held = [engine.behind(now, number, keyspace, key) for key in some]
+                        held = [
+                            engine.behind(now, number, keyspace, key, with_value=False)
+                            for key in some
+                        ]
                         with engine.counting:
                             for key, value in zip(some, held, strict=True):
                                 counts.settle(memtable, keyspace, key, value)

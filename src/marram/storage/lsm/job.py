@@ -48,7 +48,7 @@ GONE_LIMIT = 262_144
 """Expired rows that one merge turns into tombstones at most: it reports their keys, which has to
 fit into memory. Where there are more, they are left for another job."""
 
-Reason = Literal["level0", "level0-width", "size", "garbage", "dead", "expired", "range"]
+Reason = Literal["level0", "level0-width", "size", "garbage", "dead", "expired", "range", "blobs"]
 
 
 class Boundary(NamedTuple):
@@ -70,6 +70,8 @@ class Job:
     grandparent_bytes: how much of the level below the output one output may meet, bytes.
     boundaries: of the level below the output, ascending; where outputs are best cut.
     below: ranges [start, stop) of stored keys that deeper levels may hold, ascending, disjoint.
+    collect: numbers of blobs, ascending, out of which it moves the values of its rows, to a new
+        blob; other values stay where they are, and only the pointers to them are written.
     """
 
     kind: Kind
@@ -80,6 +82,7 @@ class Job:
     grandparent_bytes: int = 0
     boundaries: tuple[Boundary, ...] = ()
     below: tuple[tuple[bytes, bytes], ...] = ()
+    collect: tuple[int, ...] = ()
 
     @property
     def tables(self) -> tuple[TableMeta, ...]:

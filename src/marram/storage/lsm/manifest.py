@@ -405,6 +405,10 @@ def _applied(version: Version, next_table: int, record: Record) -> Version:
     for _, table in record.edit.added:
         if table.number >= record.next_table:
             raise InvalidArgument(f"table {table.number}, and the next is {record.next_table}")
+        if table.blobs and table.blobs[-1].number >= record.next_table:
+            raise InvalidArgument(
+                f"blob {table.blobs[-1].number}, and the next number is {record.next_table}"
+            )
     if len(record.counts) != KEYSPACES:
         raise InvalidArgument(f"counts of {len(record.counts)} keyspaces")
     for space, counts in enumerate(record.counts):

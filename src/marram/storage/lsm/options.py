@@ -39,6 +39,8 @@ class LevelOptions:
         is always allowed.
     garbage_ratio: a table is rewritten where that share of its rows is of no use to anyone any
         more, above 0 up to 1.
+    blob_garbage_ratio: a blob's values are moved to a new one where that share of it is garbage,
+        and compactions have the time; above 0 up to 1.
     debt_soft_bytes, debt_stop_bytes: at how much owed compaction writers should begin to slow
         down, and stop.
     """
@@ -52,6 +54,7 @@ class LevelOptions:
     grandparent_bytes: int = 640 * MIB
     job_bytes: int = 1 * GIB
     garbage_ratio: float = 0.5
+    blob_garbage_ratio: float = 0.5
     debt_soft_bytes: int = 16 * GIB
     debt_stop_bytes: int = 64 * GIB
 
@@ -66,10 +69,10 @@ class LevelOptions:
         _in_range("job_bytes", self.job_bytes, self.table_bytes, 2**62)
         _in_range("debt_soft_bytes", self.debt_soft_bytes, 1, self.debt_stop_bytes)
         _in_range("debt_stop_bytes", self.debt_stop_bytes, 1, 2**62)
-        if not 0 < self.garbage_ratio <= 1:
-            raise InvalidArgument(
-                f"garbage_ratio must be above 0 up to 1, not {self.garbage_ratio}"
-            )
+        for name in ("garbage_ratio", "blob_garbage_ratio"):
+            ratio = getattr(self, name)
+            if not 0 < ratio <= 1:
+                raise InvalidArgument(f"{name} must be above 0 up to 1, not {ratio}")
 
     @classmethod
     def for_memtable(cls, memtable_bytes: int) -> Self:

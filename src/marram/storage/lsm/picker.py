@@ -16,7 +16,11 @@ P6  a table is dropped unread only where its rows are tombstones or hidden: a ro
     expired is still counted as a key, until a merge reports it.
 
 The order of choice: tables that are dead, or hidden whole; tables that have expired; the levels
-that are due, by how much; tables that are mostly garbage.
+that are due, by how much; tables that are mostly garbage; blobs that are.
+
+P7  values are moved out of blobs that are mostly garbage, all of these at once wherever a table
+    points into one: so all tables are passed once for many blobs. It begins when what it gives back
+    is worth passing them, and ends (P3): a new blob has no garbage.
 
 Threading: pure functions over immutable values.
 """
@@ -24,7 +28,7 @@ Threading: pure functions over immutable values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from marram.errors import InvalidArgument
 from marram.storage.lsm.coverage import stored_stop
@@ -40,7 +44,7 @@ from marram.storage.lsm.job import (
 )
 from marram.storage.lsm.options import LevelOptions
 from marram.storage.lsm.shape import Pressure, Weights, level0_depth, pressure, shape_of
-from marram.storage.lsm.version import LAST_LEVEL, TableMeta, Version
+from marram.storage.lsm.version import LAST_LEVEL, BlobRef, TableMeta, Version
 from marram.storage.sstable.block import stored_key
 from marram.storage.sstable.ranges import RangeDeletion
 
@@ -66,6 +70,16 @@ _WIDTH_MIN = 3
 """Tables of level 0 that are merged into one at least, while the base level is busy."""
 
 
+_PASS_GAIN = 4
+"""How many times the tables with pointers the garbage in blobs should be, to pass them for it."""
+
+_BLOB_GARBAGE = 0.1
+"""What share of all blobs it is at most before they are passed anyway."""
+
+_RANGE_BLOB_GARBAGE = 0.1
+"""What share of a blob may be left garbage by the compaction of a range."""
+
+
 def pick(
     version: Version,
     options: LevelOptions,
@@ -88,6 +102,7 @@ def pick(
         or choice.expired()
         or choice.due()
         or choice.garbage()
+        or choice.blobs()
     )
 
 
@@ -112,17 +127,19 @@ def pick_in_range(
     *,
     now_ms: int = 0,
     upto_sequence: int | None = None,
+    blobs_below: int | None = None,
 ) -> RangeStep:
     """The next step to have all rows of [start, stop) as deep as they go, without garbage.
 
     start, stop: stored keys; stop None for no bound. upto_sequence: rows that are newer need not
-    take part, so that it ends while writes go on. The others: as for pick(). Raises
+    take part, so that it ends while writes go on; nor is garbage taken out of blobs whose number is
+    not below blobs_below. The others: as for pick(). Raises
     InvalidArgument: an empty range.
     """
     if stop is not None and start >= stop:
         raise InvalidArgument(f"no keys from {start[:32]!r} to {stop[:32]!r}")
     choice = _Choice(version, options, running, now_ms)
-    return choice.in_range(start, stop, upto_sequence)
+    return choice.in_range(start, stop, upto_sequence, blobs_below)
 
 
 class _Choice:
@@ -251,7 +268,19 @@ class _Choice:
                 return job
         return None
 
-    def in_range(self, start: bytes, stop: bytes | None, upto: int | None) -> RangeStep:
+    def blobs(self) -> Job | None:
+        """Move values out of blobs that are mostly garbage (P7)."""
+        if not self._version.blobs or self._shape.scores[0] >= 1.0:
+            return None  # level 0 is waiting for a place (P5)
+        victims = self._mostly_garbage(self._options.blob_garbage_ratio)
+        gain = sum(ref.garbage_bytes for ref in victims)
+        if not victims or gain < self._worth_bytes():
+            return None
+        return self._collecting(victims, b"", None)
+
+    def in_range(
+        self, start: bytes, stop: bytes | None, upto: int | None, blobs_below: int | None
+    ) -> RangeStep:
         """See pick_in_range()."""
         for n, level in enumerate(self._version.levels):
             wanted = [
@@ -266,7 +295,15 @@ class _Choice:
             if wanted:
                 # What is here has to come down before merging what is below is worth it.
                 return RangeStep(None, False)
-        return RangeStep(None, True)
+        victims = [
+            ref
+            for ref in self._mostly_garbage(_RANGE_BLOB_GARBAGE)
+            if blobs_below is None or ref.number < blobs_below
+        ]
+        job = self._collecting(victims, start, stop)
+        if job is None and self._points_into(victims, start, stop):
+            return RangeStep(None, False)
+        return RangeStep(job, job is None)
 
     # -- from level 0 -----------------------------------------------------------------------------
 
@@ -405,6 +442,67 @@ class _Choice:
         if self._version.overlaps_below(n, tables[0].start, tables[-1].stop):
             return self._down(n, tables, n + 1, reason)
         return self._merge(((n, tables),), n, reason)
+
+    # -- blobs ------------------------------------------------------------------------------------
+
+    def _mostly_garbage(self, share: float) -> list[BlobRef]:
+        """The blobs of which at least that share is garbage, those with most of it first."""
+        found = [
+            ref
+            for ref in self._version.blobs.values()
+            if ref.garbage_bytes and ref.garbage_bytes >= share * ref.data_bytes
+        ]
+        return sorted(found, key=lambda ref: (ref.live_bytes / ref.data_bytes, ref.number))
+
+    def _worth_bytes(self) -> int:
+        """How much garbage is worth passing all tables with pointers."""
+        blobs = self._version.blobs.values()
+        tables = sum(t.size_bytes for n in self._version.levels for t in n.tables if t.blobs)
+        return min(_PASS_GAIN * tables, int(_BLOB_GARBAGE * sum(ref.data_bytes for ref in blobs)))
+
+    def _collecting(self, victims: list[BlobRef], start: bytes, stop: bytes | None) -> Job | None:
+        """Move values of keys in [start, stop) out of these blobs: a job for neighbours."""
+        numbers = {ref.number for ref in victims}
+        for victim in victims:
+            for n, level in enumerate(self._version.levels):
+                for table in level.overlapping(start, stop):
+                    held = {ref.number for ref in table.blobs}
+                    job = self._collected(n, table, numbers) if victim.number in held else None
+                    if job is not None:
+                        return job
+        return None
+
+    def _collected(self, n: int, table: TableMeta, victims: set[int]) -> Job | None:
+        """A job for a table of level n, and those after it, as long as it moves no more than a
+        quarter of job_bytes."""
+        tables = self._version.levels[n].tables
+        first = tables.index(table)
+        end, moved, size_bytes = first, 0, 0
+        while end < len(tables) and self._is_free(tables[end]):
+            more = sum(ref.live_bytes for ref in tables[end].blobs if ref.number in victims)
+            moved += more
+            size_bytes += tables[end].size_bytes
+            is_much = 4 * moved > self._options.job_bytes or size_bytes > self._options.job_bytes
+            if end > first and (n == 0 or not more or is_much):
+                break
+            end += 1
+        if end == first:
+            return None
+        job = self._merge(((n, tables[first:end]),), n, "blobs")
+        if job is None:
+            return None
+        held = {ref.number for taken in job.tables for ref in taken.blobs}
+        return replace(job, collect=tuple(sorted(held & victims)))
+
+    def _points_into(self, victims: list[BlobRef], start: bytes, stop: bytes | None) -> bool:
+        """Whether a table that meets [start, stop) points into one of these blobs."""
+        numbers = {ref.number for ref in victims}
+        return any(
+            ref.number in numbers
+            for level in self._version.levels
+            for table in level.overlapping(start, stop)
+            for ref in table.blobs
+        )
 
     # -- jobs -------------------------------------------------------------------------------------
 

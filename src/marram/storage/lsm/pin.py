@@ -15,7 +15,7 @@ one thread that writes, or under the store's lock.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -151,18 +151,19 @@ class LsmPin:
     ) -> Iterator[Rows]:
         """All rows of a range not expired at now_ms, in lists of 1 to `chunk`."""
         physical = self.numbers[keyspace]
+        version = self._version  # held: blobs are read after what let_go() leaves
         found = seen(
-            self._tables, self.spaces[physical], self._ranges, self._frozen, self._version,
+            self._tables, self.spaces[physical], self._ranges, self._frozen, version,
             physical, start, stop, self.position, now_ms, lock, wanted=chunk, reverse=reverse,
         )  # fmt: skip
         left: Rows = []
         for rows in found:
             left = left + rows if left else rows
             while len(left) >= chunk:
-                yield left[:chunk]
+                yield from self._with_values(version, left[:chunk])
                 left = left[chunk:]
         if left:
-            yield left
+            yield from self._with_values(version, left)
 
     # -- what was written since --------------------------------------------------------------------
 
@@ -180,7 +181,8 @@ class LsmPin:
         newest = self._tables.newest_sequence(tree.version, physical, key)
         if newest > self.memtable.last:
             return True
-        then, now = self.get(keyspace, key), self._tables.find(tree.version, physical, key)
+        then = self.get(keyspace, key)
+        now = self._tables.find(tree.version, physical, key, with_value=False)
         was_there = then is not None and not is_expired(then, now_ms)
         is_there = now is not None and now is not GONE and not is_expired(now, now_ms)
         return was_there != is_there
@@ -225,7 +227,11 @@ class LsmPin:
             if len(keys) > _COMPARED_ROWS:
                 return True
         before: list[bytes] = []
-        for pairs in self.scan(keyspace, start, stop, now_ms, chunk=SLICE_KEYS, lock=_NO_LOCK):
+        for pairs in seen(
+            self._tables, self.spaces[physical], self._ranges, self._frozen, self._version,
+            physical, start, stop, self.position, now_ms, _NO_LOCK,
+            wanted=SLICE_KEYS, reverse=False,
+        ):  # fmt: skip
             before += [key for key, _ in pairs]
             if len(before) > len(keys):
                 return True
@@ -247,6 +253,9 @@ class LsmPin:
         """What was read is good only if the pin still held all of it. Raises InvalidArgument."""
         if self._version is _EMPTY:
             raise InvalidArgument("the snapshot is closed")
+
+    def _with_values(self, version: Version, rows: Rows) -> Iterable[Rows]:
+        return self._tables.with_values(version, rows, len(rows)) if version.blobs else (rows,)
 
     def _behind(self, physical: int, key: bytes) -> Stored | None:
         for memtable in self._frozen:
@@ -294,8 +303,13 @@ def newest_rows(
     stop: bytes | None,
     limit: int,
     reverse: bool,
+    *,
+    keys_only: bool = False,
 ) -> Rows:
-    """Up to `limit` rows of [start, stop) at the newest state, expired ones included."""
+    """Up to `limit` rows of [start, stop) at the newest state, expired ones included.
+
+    keys_only: what the keys hold is not asked for, and may be a pointer (blob.py).
+    """
     if limit <= 0:
         return []
     found: Rows = []
@@ -303,7 +317,11 @@ def newest_rows(
         tables, active.spaces[physical], active.ranges, frozen, version, physical, start, stop,
         None, 0, _NO_LOCK, wanted=limit, reverse=reverse,
     ):  # fmt: skip
-        found += rows
+        if version.blobs and not keys_only:
+            for portion in tables.with_values(version, rows[: limit - len(found)], limit):
+                found += portion
+        else:
+            found += rows
         if len(found) >= limit:
             del found[limit:]
             break
@@ -326,7 +344,8 @@ def seen(
     wanted: int,
     reverse: bool,
 ) -> Iterator[Rows]:
-    """The rows of [start, stop) that are seen, in lists that are not empty.
+    """The rows of [start, stop) that are seen, in lists that are not empty; with pointers to
+    values in blobs.
 
     space, ranges: of the memtable in front of `frozen`, read at a position, None for the newest.
     wanted: how many rows the caller may want; few of them are not made to pay for many.

@@ -51,7 +51,7 @@ class LsmSpace:
         """Keys and values held, about, bytes: tables count whole."""
         tree = self._engine.tree
         return sum(memtable.spaces[self.number].data_bytes for memtable in tree.memtables) + sum(
-            table.size_bytes
+            table.size_bytes + table.blob_bytes
             for level in tree.version.levels
             for table in level.tables
             if table.start[0] == self.number
@@ -90,7 +90,11 @@ class LsmSpace:
 
     def keys(self, start: bytes, stop: bytes | None, limit: int, reverse: bool) -> list[bytes]:
         """Up to `limit` keys of [start, stop) in order, expired ones included."""
-        return [key for key, _ in self.rows(start, stop, limit, reverse)]
+        engine = self._engine
+        rows = newest_rows(
+            engine.tables, *engine.tree, self.number, start, stop, limit, reverse, keys_only=True
+        )
+        return [key for key, _ in rows]
 
     def rows(self, start: bytes, stop: bytes | None, limit: int, reverse: bool) -> Rows:
         """keys(), with what they hold."""

@@ -21,6 +21,7 @@ def describe(engine: LsmEngine) -> dict[str, Any]:
     blocks, tables = engine.tables.stats()
     rows = engine.tables.row_stats()
     memtable_bytes = sum(memtable.memory_bytes() for memtable in tree.memtables)
+    blobs_held = tree.version.blobs.values()
     deepest = max((n for n, level in enumerate(tree.version.levels) if level.tables), default=0)
     return {
         "levels": [
@@ -38,8 +39,21 @@ def describe(engine: LsmEngine) -> dict[str, Any]:
         "tables": len(tree.version),
         "obsolete_tables": len(engine.tables.obsolete()),
         "table_bytes": tree.version.size_bytes,
+        "blobs": {
+            "files": len(blobs_held),
+            "bytes": sum(ref.size_bytes for ref in blobs_held),
+            "values": sum(ref.rows for ref in blobs_held),
+            "live_bytes": sum(ref.live_bytes for ref in blobs_held),
+            "garbage_ratio": _ratio(
+                sum(ref.garbage_bytes for ref in blobs_held),
+                sum(ref.data_bytes for ref in blobs_held),
+            ),
+        },
         "space_amplification": _ratio(
-            tree.version.size_bytes, tree.version.levels[deepest].size_bytes
+            tree.version.size_bytes + tree.version.blob_bytes,
+            sum(
+                table.size_bytes + table.blob_bytes for table in tree.version.levels[deepest].tables
+            ),
         ),
         "memtable": {
             "bytes": memtable_bytes,
@@ -48,7 +62,7 @@ def describe(engine: LsmEngine) -> dict[str, Any]:
         },
         "memory": {
             "limit_bytes": budget.total_bytes,
-            "bytes": memtable_bytes + blocks.bytes + tables.bytes + rows.bytes,
+            "bytes": engine.memory_bytes(),
         },
         "block_cache": _cache(blocks),
         "row_cache": _cache(rows),

@@ -24,7 +24,10 @@ from weakref import WeakSet
 from marram.env.api import Env
 from marram.errors import Corruption
 from marram.storage import layout
+from marram.storage.engine import Rows
 from marram.storage.entry import Entry, Stored
+from marram.storage.lsm.blob import is_pointed
+from marram.storage.lsm.blobs import OpenBlobs
 from marram.storage.lsm.cache import BlockCache, CacheStats, RowCache, TableCache
 from marram.storage.lsm.compaction import check_table
 from marram.storage.lsm.memtable import GONE
@@ -60,6 +63,7 @@ class Tables:
         table_cache_bytes: int,
         max_open_tables: int,
     ) -> None:
+        """max_open_tables: files held open at most of tables, and as many of blobs."""
         self._env = env
         self._directory = directory
         row_cache_bytes = block_cache_bytes // _ROW_CACHE_SHARE
@@ -74,6 +78,7 @@ class Tables:
             capacity_bytes=table_cache_bytes,
             max_tables=max_open_tables,
         )
+        self._open_blobs = OpenBlobs(env, directory, store_id, max_open_tables)
         self._removing = threading.Lock()  # collect() by one at a time
         self._lock = threading.Lock()
         self._metas: dict[int, TableMeta] = {}  # of all files that are there
@@ -90,7 +95,7 @@ class Tables:
             self._versions.add(version)
 
     def retire(self, numbers: Iterable[int]) -> None:
-        """These are in no version that is to come; collect() removes them in time."""
+        """These tables and blobs are in no version that is to come; collect() removes them."""
         with self._lock:
             self._obsolete.update(numbers)
 
@@ -112,13 +117,14 @@ class Tables:
             return [
                 number
                 for number in self._obsolete
-                if all(version.level_of(number) is None for version in versions)
+                if not any(version.has_file(number) for version in versions)
             ]
 
     def _remove(self, numbers: list[int]) -> None:
         for number in numbers:
+            path = self._path(number)
+            self._open_blobs.drop(number)
             self._cache.drop(number)
-            path = layout.table_path(self._directory, number)
             try:
                 self._env.remove(path)
             except OSError as error:  # the next opening removes it as an orphan
@@ -129,6 +135,11 @@ class Tables:
         with self._lock:
             return frozenset(self._obsolete)
 
+    def obsolete_names(self) -> frozenset[str]:
+        """Their names."""
+        with self._lock:
+            return frozenset(self._path(number).rpartition("/")[2] for number in self._obsolete)
+
     def has_obsolete(self) -> bool:
         """Whether there are any."""
         return bool(self._obsolete)
@@ -136,6 +147,12 @@ class Tables:
     def close(self) -> None:
         """Close all files; idempotent."""
         self._cache.close()
+        self._open_blobs.close()
+
+    @property
+    def blob_memory_bytes(self) -> int:
+        """About what open blobs take."""
+        return self._open_blobs.memory_bytes
 
     def row_stats(self) -> CacheStats:
         """What the cache of rows holds and did, since the version is current."""
@@ -163,16 +180,16 @@ class Tables:
         held = rows.young.get(wanted)
         if held is not None:
             rows.hits += 1
-            return held
+            return held if held.__class__ is bytes else self._valued(version, held)
         held = rows.old.get(wanted)
         if held is None:
-            held = self.find(version, keyspace, key)
+            held = self.find(version, keyspace, key, with_value=False)
             if held is not None and held is not GONE:
                 rows.offer(wanted, held)
         else:
             rows.hits += 1
             rows.put(wanted, held)
-        return held
+        return held if held.__class__ is bytes or held is None else self._valued(version, held)
 
     def newest_many(
         self, version: Version, keyspace: int, keys: Sequence[bytes]
@@ -192,16 +209,20 @@ class Tables:
         rows.hits += len(found)
         left = [key for key in keys if key not in found] if found else keys
         if left:
-            read = self.find_many(version, keyspace, left)
+            read = self.find_many(version, keyspace, left, with_values=False)
             for key, held in read.items():
                 if held is not GONE:
                     rows.offer(prefix + key, held)
             found.update(read)
-        return found
+        return self._all_valued(version, found) if version.blobs else found
 
-    def find(self, version: Version, keyspace: int, key: bytes) -> Stored | None:
+    def find(
+        self, version: Version, keyspace: int, key: bytes, *, with_value: bool = True
+    ) -> Stored | None:
         """The newest the tables say of a key: a value, GONE, or None for nothing (G1).
 
+        with_value: False where it is enough that there is one, and its deadline: a value in a blob
+        is not read then, and an Entry that points to it is the answer.
         Hot: 2 us from one table with its block kept, and 0.4 us for each that has to be asked
         before.
         """
@@ -217,13 +238,21 @@ class Tables:
                     table.recent = True
                 found = table.look(wanted, key, probe)
                 if found is not None:
-                    return found if found.__class__ is bytes else stored_of(found)  # type: ignore[arg-type]
+                    if found.__class__ is bytes:
+                        return found
+                    held = stored_of(found)  # type: ignore[arg-type]
+                    return self._valued(version, held) if with_value else held
                 if meta.range_deletions and _covering(table.ranges, keyspace, key) >= 0:
                     return GONE
         return None
 
     def find_many(
-        self, version: Version, keyspace: int, keys: Iterable[bytes]
+        self,
+        version: Version,
+        keyspace: int,
+        keys: Iterable[bytes],
+        *,
+        with_values: bool = True,
     ) -> dict[bytes, Stored]:
         """find() for many keys, each block used once; those that nothing is known of are left out.
 
@@ -245,6 +274,22 @@ class Tables:
                         rows, probes = _unfound(rows, probes, found)
             if level.ordered:
                 rows, probes = _unfound(rows, probes, found)
+        return self._all_valued(version, found) if with_values and version.blobs else found
+
+    def with_values(self, version: Version, rows: Rows, limit: int) -> Iterator[Rows]:
+        """Rows of a version as a reader gets them, in lists of 1 to `limit`: values in blobs are
+        read, about blob.READ_BYTES of them for each list."""
+        return self._open_blobs.portions(version.blobs, rows, limit)
+
+    def _valued(self, version: Version, held: Stored) -> Stored:
+        """What a row holds, its value read where it is in a blob."""
+        return self._open_blobs.stored(version.blobs, held) if is_pointed(held) else held
+
+    def _all_valued(self, version: Version, found: dict[bytes, Stored]) -> dict[bytes, Stored]:
+        """What rows hold, by their keys, with values in place of pointers; changes `found`."""
+        pointed = [(key, held) for key, held in found.items() if is_pointed(held)]
+        for rows in self._open_blobs.portions(version.blobs, pointed, len(pointed) or 1):
+            found.update(rows)
         return found
 
     def _new_rows(self, version: Version) -> RowCache:
@@ -373,6 +418,11 @@ class Tables:
                 else:
                     yield keys, _held(values, deadlines, types)
 
+    def _path(self, number: int) -> str:
+        """Of a table, or of a blob: only of tables is anything kept in _metas."""
+        path_of = layout.table_path if number in self._metas else layout.blob_path
+        return path_of(self._directory, number)
+
     def _check(self, table: Table) -> None:
         meta = self._metas.get(table.number)
         assert meta is not None, "only tables of live versions are opened"
@@ -425,29 +475,37 @@ def _covering(ranges: Iterable[RangeDeletion], keyspace: int, key: bytes) -> int
 
 
 def check_files(env: Env, directory: str, version: Version) -> None:
-    """Check that the tables of a version are there. Raises Corruption; changes nothing."""
-    for level in version.levels:
-        for table in level.tables:
-            path = layout.table_path(directory, table.number)
-            try:
-                file = env.open(path)
-            except FileNotFoundError:
-                raise Corruption("the file is missing", path) from None
-            try:
-                size = file.size()
-            finally:
-                file.close()
-            if size != table.size_bytes:
-                raise Corruption(f"{size} bytes, the manifest says {table.size_bytes}", path)
+    """Check that tables and blobs of a version are there. Raises Corruption; changes nothing."""
+    expected = [
+        (layout.table_path(directory, table.number), table.size_bytes)
+        for level in version.levels
+        for table in level.tables
+    ]
+    expected += [
+        (layout.blob_path(directory, ref.number), ref.size_bytes) for ref in version.blobs.values()
+    ]
+    for path, size_bytes in expected:
+        try:
+            file = env.open(path)
+        except FileNotFoundError:
+            raise Corruption("the file is missing", path) from None
+        try:
+            size = file.size()
+        finally:
+            file.close()
+        if size != size_bytes:
+            raise Corruption(f"{size} bytes, the manifest says {size_bytes}", path)
 
 
 def remove_orphans(env: Env, directory: str, version: Version) -> list[str]:
-    """Remove the tables that a crash left without a listing; returns their names."""
+    """Remove the tables and blobs that a crash left without a listing; returns their names."""
     folder = layout.tables_path(directory)
     removed = []
     for name in env.list_dir(folder):
-        number = layout.table_number(name)
-        if number is not None and version.level_of(number) is None:
+        table, blob = layout.table_number(name), layout.blob_number(name)
+        if (table is not None and version.level_of(table) is None) or (
+            blob is not None and blob not in version.blobs
+        ):
             with suppress(FileNotFoundError):
                 env.remove(f"{folder}/{name}")
             removed.append(f"{layout.TABLES}/{name}")

@@ -13,6 +13,8 @@ V4  of one key, whatever a level holds is newer than whatever a deeper level hol
 V5  a version never changes: apply() makes another one, which shares the levels left alone. So a
     snapshot is a version that somebody holds; a table's file has to stay while any version that
     is alive names it.
+V6  what a version says of a blob is what its tables say: all that share one agree on its file, a
+    value has one row that points to it, and a blob that no table points into is not in the version.
 
 Stored keys are a keyspace byte and a key. Ranges of them are half-open, [start, stop), as
 everywhere; the range of a table covers its rows and its range deletions, which have no last key.
@@ -23,12 +25,14 @@ Threading: frozen values and pure functions.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from marram.errors import InvalidArgument
 from marram.storage.sstable.block import SEQUENCE_LIMIT, U64_LIMIT
+from marram.storage.sstable.format import HEADER_SIZE
 
 LEVELS = 7
 """Level 0 takes the flushes, the last one holds most of the data."""
@@ -39,6 +43,34 @@ LAST_LEVEL = LEVELS - 1
 def stop_after(key: bytes) -> bytes:
     """The stop of a range whose last stored key is `key`."""
     return key + b"\0"
+
+
+BLOB_FOOTER_SIZE = 72
+"""Of a blob's end, bytes (blob.py)."""
+
+
+class BlobRef(NamedTuple):
+    """A blob, and what points into it from one table, or from all tables of a version.
+
+    number, size_bytes: of the file; stamp: random, as TableMeta.stamp. rows: how many point into
+    it; live_bytes: of their values, as they are stored.
+    """
+
+    number: int
+    size_bytes: int
+    stamp: int
+    rows: int
+    live_bytes: int
+
+    @property
+    def data_bytes(self) -> int:
+        """What all its values take, live or not."""
+        return self.size_bytes - HEADER_SIZE - BLOB_FOOTER_SIZE
+
+    @property
+    def garbage_bytes(self) -> int:
+        """What its values take that nothing points to."""
+        return self.data_bytes - self.live_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +88,7 @@ class TableMeta:
         (Version.enclosed_bytes).
     stamp: random, the same in the file; it tells this table from any other that was ever written
         under its number (compaction.check_table).
+    blobs: what its rows point into, by ascending number.
     """
 
     number: int
@@ -73,6 +106,7 @@ class TableMeta:
     range_deletions: int = 0
     covered_bytes: int = 0
     stamp: int = 0
+    blobs: tuple[BlobRef, ...] = ()
 
     def __post_init__(self) -> None:
         if not (0 <= self.number < U64_LIMIT and 1 <= self.size_bytes < U64_LIMIT):
@@ -102,6 +136,20 @@ class TableMeta:
             self._refuse(f"the stamp {self.stamp}")
         if not self.rows and not self.range_deletions:
             self._refuse("nothing in it")
+        if self.blobs:
+            self._check_blobs()
+
+    def _check_blobs(self) -> None:
+        numbers = [ref.number for ref in self.blobs]
+        if numbers != sorted(set(numbers)):
+            self._refuse("blobs out of order")
+        if sum(ref.rows for ref in self.blobs) > self.rows - self.tombstones:
+            self._refuse("more pointers than rows")
+        for ref in self.blobs:
+            if self.number == ref.number or not all(0 <= field < U64_LIMIT for field in ref):
+                self._refuse(f"a blob {tuple(ref)}")
+            if not (ref.rows > 0 and 0 < ref.live_bytes <= ref.data_bytes):
+                self._refuse(f"{ref.rows} pointers, {ref.live_bytes} bytes, into blob {ref.number}")
 
     def _refuse(self, what: str) -> None:
         raise InvalidArgument(f"table {self.number} cannot have {what}")
@@ -130,6 +178,11 @@ class TableMeta:
         span = self.latest_deadline_ms - self.earliest_deadline_ms
         share = whole * (now_ms - self.earliest_deadline_ms) // span
         return min(whole, max(1, share))
+
+    @property
+    def blob_bytes(self) -> int:
+        """What the values take that its rows point to."""
+        return sum(ref.live_bytes for ref in self.blobs) if self.blobs else 0
 
     def is_dead(self) -> bool:
         """Whether every row is a tombstone."""
@@ -264,23 +317,25 @@ class VersionEdit:
 
 
 class Version:
-    """The tables of a tree at one moment (V1 to V5).
+    """The tables of a tree at one moment (V1 to V6).
 
     levels: LEVELS of them; each a Level. occupied: those that have tables, for look-ups: most
-    levels of most trees are empty.
+    levels of most trees are empty. blobs: what all tables together point into, by number.
     """
 
     # Weak references find the versions that are alive (V5).
-    __slots__ = ("__weakref__", "_level_of", "levels", "occupied")
+    __slots__ = ("__weakref__", "_level_of", "blobs", "levels", "occupied")
 
     levels: tuple[Level, ...]
     occupied: tuple[Level, ...]
+    blobs: Mapping[int, BlobRef]
 
     def __init__(self) -> None:
         """No tables; others come from apply()."""
         self.levels = tuple(Level((), ordered=level > 0) for level in range(LEVELS))
         self.occupied = ()
         self._level_of: dict[int, int] = {}  # table number -> level
+        self.blobs = {}
 
     def __len__(self) -> int:
         """How many tables there are."""
@@ -288,12 +343,21 @@ class Version:
 
     @property
     def size_bytes(self) -> int:
-        """The size of all tables."""
+        """The size of all tables, without blobs."""
         return sum(level.size_bytes for level in self.levels)
 
     def level_of(self, number: int) -> int | None:
         """Which level a table is on; None where there is no such table."""
         return self._level_of.get(number)
+
+    def has_file(self, number: int) -> bool:
+        """Whether a table or a blob has that number."""
+        return number in self._level_of or number in self.blobs
+
+    @property
+    def blob_bytes(self) -> int:
+        """The size of all blobs."""
+        return sum(ref.size_bytes for ref in self.blobs.values())
 
     def holding(self, key: bytes) -> Iterator[TableMeta]:
         """The tables that may hold a stored key, in read order: newest first (V4)."""
@@ -319,7 +383,7 @@ class Version:
         """The version after an edit; this one stays. O(tables) of the levels that change.
 
         Raises InvalidArgument: the edit removes what is not there, adds what is there, or breaks
-        V1, V2 or V3.
+        V1, V2, V3 or V6.
         """
         level_of = dict(self._level_of)
         gone: dict[int, set[int]] = {}
@@ -345,7 +409,42 @@ class Version:
         version.levels = tuple(levels)
         version.occupied = tuple(level for level in levels if level.tables)
         version._level_of = level_of
+        version.blobs = self._blobs_after(gone, new)
+        if not level_of.keys().isdisjoint(version.blobs):
+            raise InvalidArgument("a table and a blob of one number (V1)")
         return version
+
+    def _blobs_after(
+        self, gone: Mapping[int, set[int]], new: Mapping[int, Sequence[TableMeta]]
+    ) -> Mapping[int, BlobRef]:
+        """The blobs once tables are gone, and new ones there; both by level."""
+        less = [
+            ref
+            for level, numbers in gone.items()
+            for table in self.levels[level].tables
+            if table.blobs and table.number in numbers
+            for ref in table.blobs
+        ]
+        more = [ref for tables in new.values() for table in tables for ref in table.blobs]
+        if not (less or more):
+            return self.blobs
+        blobs = dict(self.blobs)
+        for sign, refs in ((1, more), (-1, less)):
+            for ref in refs:
+                held = blobs.get(ref.number, ref._replace(rows=0, live_bytes=0))
+                if held[:3] != ref[:3]:
+                    raise InvalidArgument(f"tables do not agree on blob {ref.number} (V6)")
+                blobs[ref.number] = held._replace(
+                    rows=held.rows + sign * ref.rows,
+                    live_bytes=held.live_bytes + sign * ref.live_bytes,
+                )
+        for number in {ref.number for ref in (*less, *more)}:
+            after = blobs[number]
+            if not after.rows and not after.live_bytes:
+                del blobs[number]
+            elif not (after.rows > 0 and 0 < after.live_bytes <= after.data_bytes):
+                raise InvalidArgument(f"{after.live_bytes} bytes are used of blob {number} (V6)")
+        return blobs
 
     def listing(self) -> VersionEdit:
         """The edit that makes this version out of an empty one."""
@@ -354,7 +453,7 @@ class Version:
         )
 
     def _check(self) -> None:
-        """Assert V1, V2 and V3, and that sums and lookups agree with the tables."""
+        """Assert V1, V2, V3 and V6, and that sums and lookups agree with the tables."""
         numbers = [table.number for level in self.levels for table in level.tables]
         assert len(self.levels) == LEVELS
         assert self.occupied == tuple(level for level in self.levels if level.tables)
@@ -375,3 +474,9 @@ class Version:
                         assert table.min_sequence > other.max_sequence
                 assert table in level.holding(table.start)
                 assert table not in level.holding(table.stop)
+        sums: dict[int, tuple[int, int]] = {}
+        for ref in (ref for level in self.levels for t in level.tables for ref in t.blobs):
+            rows, live_bytes = sums.get(ref.number, (0, 0))
+            sums[ref.number] = rows + ref.rows, live_bytes + ref.live_bytes
+            assert self.blobs[ref.number][:3] == ref[:3]
+        assert {n: (ref.rows, ref.live_bytes) for n, ref in self.blobs.items()} == sums

@@ -43,7 +43,7 @@ from marram import __version__, errors
 from marram.env.api import Channel, Child, Env
 from marram.env.posix import parent_channel, posix_env
 from marram.errors import Closed, Corruption, Error
-from marram.storage.layout import table_number, tables_path
+from marram.storage.layout import blob_number, table_number, tables_path
 from marram.storage.lsm import compaction
 from marram.storage.lsm.compaction import Cancelled, Outcome, Task
 from marram.storage.lsm.edit import decode_edit, encode_edit
@@ -244,7 +244,7 @@ def _remove_outputs(env: Env, task: Task) -> None:
     # What cannot be removed is a stray: opening the store removes it.
     with suppress(OSError):
         for name in env.list_dir(tables_path(task.directory)):
-            if table_number(name) in numbers:
+            if table_number(name) in numbers or blob_number(name) in numbers:
                 with suppress(OSError):
                     env.remove(f"{tables_path(task.directory)}/{name}")
 
@@ -295,6 +295,7 @@ def _pack_task(task: Task) -> dict[str, Any]:
         "grandparent_bytes": job.grandparent_bytes,
         "boundaries": [[_text(boundary.key), boundary.size_bytes] for boundary in job.boundaries],
         "below": [[_text(start), _text(stop)] for start, stop in job.below],
+        "collect": list(job.collect),
     }
 
 
@@ -309,6 +310,7 @@ def _unpack_task(message: dict[str, Any]) -> Task:
         message["grandparent_bytes"],
         tuple(Boundary(_bytes(key), size_bytes) for key, size_bytes in message["boundaries"]),
         tuple((_bytes(start), _bytes(stop)) for start, stop in message["below"]),
+        tuple(message["collect"]),
     )
     return Task(
         message["directory"],

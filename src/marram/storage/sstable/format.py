@@ -57,6 +57,7 @@ PROPERTIES = 3
 DIRECTORY = 4
 FILTER = 5
 RANGES = 6
+BLOB = 7
 
 # Compressions. Never reuse a number.
 _NONE = 0
@@ -117,35 +118,37 @@ def unpack_handle(data: bytes) -> Handle:
     return Handle(*_HANDLE.unpack(data))
 
 
-def pack_header(place: Place) -> bytes:
-    """The file's first HEADER_SIZE bytes."""
+def pack_header(place: Place, magic: bytes = MAGIC) -> bytes:
+    """The file's first HEADER_SIZE bytes. magic: of another kind of file made of sealed blocks."""
     fields = _HEADER.pack(
-        MAGIC, FORMAT_VERSION, KIND_CRC32, 0, place.store_id, place.number, 0
+        magic, FORMAT_VERSION, KIND_CRC32, 0, place.store_id, place.number, 0
     )[:-_CHECKSUM_SIZE]  # fmt: skip
     return fields + _U32.pack(crc32(fields))
 
 
-def check_header(data: bytes, place: Place) -> None:
+def check_header(data: bytes, place: Place, expected: bytes = MAGIC, what: str = "table") -> None:
     """Check that a file which starts with `data` is the table `place`.
+
+    expected, what: the magic, and the word for it, of another kind of file.
 
     Raises UnsupportedFormat: an intact header of a format this version does not know.
     """
     if len(data) < HEADER_SIZE:
         raise ValueError("the file header is cut short")
     magic, version, kind, zero, store_id, number, checksum = _HEADER.unpack_from(data)
-    if magic != MAGIC:
-        raise ValueError("this is not a table")
+    if magic != expected:
+        raise ValueError(f"this is not a {what}")
     # Not seeded with the place: a foreign file should be called foreign, not damaged.
     if crc32(data[: HEADER_SIZE - _CHECKSUM_SIZE]) != checksum:
         raise ValueError("wrong checksum of the file header")
     if version > FORMAT_VERSION or kind != KIND_CRC32:
-        raise UnsupportedFormat(f"a table of format version {version}, checksum kind {kind}")
+        raise UnsupportedFormat(f"a {what} of format version {version}, checksum kind {kind}")
     if version != FORMAT_VERSION or zero:
         raise ValueError(f"unknown fields in the file header: version {version}, zero {zero}")
     if store_id != place.store_id:
-        raise ValueError("the table belongs to another store")
+        raise ValueError(f"the {what} belongs to another store")
     if number != place.number:
-        raise ValueError(f"the table is number {number} by its header, not {place.number}")
+        raise ValueError(f"the {what} is number {number} by its header, not {place.number}")
 
 
 def pack_footer(directory: Handle, place: Place) -> bytes:
@@ -239,6 +242,14 @@ def seal_block(
         checksum = crc32(part, checksum)
     sealed.append(_U32.pack(checksum))
     return sealed
+
+
+def block_size(data: memoryview) -> int:
+    """How large the block is that starts `data`, by its header; nothing has checked that yet."""
+    if len(data) < BLOCK_OVERHEAD:
+        raise ValueError(f"{len(data)} bytes are too few for a block")
+    size: int = _BLOCK.unpack_from(data)[2]
+    return size + BLOCK_OVERHEAD
 
 
 def unseal_block(data: memoryview, kind: int | None, seed: int) -> memoryview:

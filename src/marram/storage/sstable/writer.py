@@ -57,7 +57,7 @@ from marram.storage.sstable.format import (
 )
 from marram.storage.sstable.ranges import RangeDeletion, decode_ranges, encode_ranges
 
-__all__ = ["TOMBSTONE", "Row", "TableInfo", "TableOptions", "TableWriter"]
+__all__ = ["TOMBSTONE", "Output", "Row", "TableInfo", "TableOptions", "TableWriter"]
 
 WRITE_BYTES = 256 * 1024
 """Blocks are collected up to about this size before they are written, bytes."""
@@ -166,7 +166,7 @@ class TableWriter:
         self._compressor = options.compressor()
         self._bits_per_key = options.filter_bits_per_key
         self._filter = FilterBuilder()
-        self._output = _Output(file)
+        self._output = Output(file)
         self._output.append([pack_header(self._place)])
         self._usable = True
         self._pending = _Pending()
@@ -462,8 +462,8 @@ class _Pending:
             del column[:count]
 
 
-class _Output:
-    """Appends to the file in large writes."""
+class Output:
+    """Appends to a file in large writes. end: bytes appended so far."""
 
     __slots__ = ("_file", "_parts", "_written", "end")
 
@@ -474,6 +474,7 @@ class _Output:
         self.end = 0  # bytes appended, so the offset of what is appended next
 
     def append(self, parts: Sequence[bytes]) -> None:
+        """Append these, written now or later. Raises OSError."""
         for part in parts:
             self.end += len(part)
             if len(part) >= WRITE_BYTES:  # on its own, rather than copied into a larger one
@@ -485,6 +486,7 @@ class _Output:
             self.flush()
 
     def flush(self) -> None:
+        """Write what was not written yet. Raises OSError."""
         if self._parts:
             self._write(b"".join(self._parts))
             self._parts.clear()
