@@ -257,13 +257,13 @@ def test_a_file_that_is_too_much_is_refused_and_costs_little(text: bytes) -> Non
 def test_the_lsm_engine_s_options_come_from_all_three_places(toml) -> None:  # type: ignore[no-untyped-def]
     file = toml('engine = "lsm"\nmemtable_bytes = "8mb"\nfilter_bits_per_key = 12\n')
     environ = {"MARRAM_COMPACTION_RATE": "10mb", "MARRAM_MEMTABLE_BYTES": "4mb"}
-    config = load({"max_open_tables": "50", "checkpoint_compression": "zlib"}, environ, file)
+    config = load({"max_open_tables": "50", "compression": "zlib"}, environ, file)
     options = config.store_options()
     assert (options.engine, options.memtable_bytes, options.filter_bits_per_key) == (
         "lsm", 4 << 20, 12,
     )  # fmt: skip
     assert (options.compaction_rate, options.max_open_tables) == (10 << 20, 50)
-    assert options.checkpoint_compression == "zlib"
+    assert options.compression == "zlib"
 
 
 def test_without_an_engine_the_store_says_which_it_is() -> None:

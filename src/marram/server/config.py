@@ -294,7 +294,7 @@ class ServerConfig:
     checkpoint_log_ratio: float = _option(
         1.0, NUMBER, "... this many times the live data", minimum=0, maximum=10**6
     )
-    checkpoint_compression: str = _option(
+    compression: str = _option(
         "none", TEXT, "how checkpoints, and the tables of lsm, are compressed; zstd needs Python "
         "3.14 or the package backports.zstd", choices=COMPRESSIONS,
     )  # fmt: skip

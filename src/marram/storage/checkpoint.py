@@ -49,7 +49,7 @@ class MemoryGeneration:
         env, directory, options, lock, _ = self._home
         slices = rows_of(self._pin, origin.time_ms, lock, check, progress)
         self._is_ours = True
-        compression = options.checkpoint_compression
+        compression = options.compression
         write_checkpoint(env, directory, self._number, origin, slices, compression)
 
     @contextlib.contextmanager

@@ -67,5 +67,5 @@ def write_first(
 
         write_store(env, directory, options, origin, slices)
     else:
-        compression = options.checkpoint_compression
+        compression = options.compression
         checkpoint.write_checkpoint(env, directory, 0, origin, slices, compression)

@@ -36,7 +36,7 @@ class Options:
     max_key_bytes, max_value_bytes: what put() accepts; at least 1.
     checkpoint_log_bytes, checkpoint_log_ratio: a checkpoint is due when the log has both that many
         bytes and that many times the live data; 0 bytes turns background checkpoints off.
-    checkpoint_compression: "none", "zlib" or "zstd", for the checkpoint's blocks. "zstd" needs
+    compression: "none", "zlib" or "zstd", for the blocks of checkpoints and tables. "zstd" needs
         Python 3.14, or the package backports.zstd, wherever the store is opened.
     memory_limit: bytes, 0 for none. For the memory engine: of keys and values (with their overhead,
         estimated) above which writes that add data are refused. For the lsm engine: the one budget
@@ -59,7 +59,7 @@ class Options:
     max_value_bytes: int = 512 * MIB
     checkpoint_log_bytes: int = 64 * MIB
     checkpoint_log_ratio: float = 1.0
-    checkpoint_compression: str = "none"
+    compression: str = "none"
     memory_limit: int = 0
     memtable_bytes: int = 0
     filter_bits_per_key: int = 10
@@ -71,9 +71,9 @@ class Options:
         if self.engine is not None:
             _one_of("engine", self.engine, ENGINES)
         _one_of("durability", self.durability, DURABILITIES)
-        _one_of("checkpoint_compression", self.checkpoint_compression, COMPRESSIONS)
-        if self.checkpoint_compression == "zstd":
-            _check_zstd("checkpoint_compression")
+        _one_of("compression", self.compression, COMPRESSIONS)
+        if self.compression == "zstd":
+            _check_zstd("compression")
         _at_least("interval_ms", self.interval_ms, 1)
         _at_least("max_key_bytes", self.max_key_bytes, 1)
         _at_least("max_value_bytes", self.max_value_bytes, 1)

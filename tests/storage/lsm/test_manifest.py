@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from marram.coding.checksum import crc32
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
-from marram.errors import Corruption, InvalidArgument, StoreFailed, UnsupportedFormat
+from marram.errors import Corruption, InvalidArgument, StoreFailed, StoreFull, UnsupportedFormat
 from marram.storage.engine import Origin
 from marram.storage.layout import checkpoint_path
 from marram.storage.log.format import (
@@ -450,6 +450,20 @@ def faults() -> list[tuple[str, int, int | None]]:
         ("open", 1, None), ("size", 1, None), ("exists", 1, None), ("close", 1, None),
     ]  # fmt: skip
     return found + [("write", nth, short) for nth in (1, 2) for short in (None, 1, 56, 90)]
+
+
+def test_an_append_without_room_changes_nothing_and_can_be_tried_again() -> None:
+    env = FaultyEnv(make([]))
+    manifest = Manifest.resume(env, "/db", NUMBER, load_it(env))
+    env.add(Fault("allocate", "*/checkpoint.*", error=errno.ENOSPC))
+
+    with pytest.raises(StoreFull):
+        manifest.append(EDITS[0])
+    assert state_of(load_it(env)) == STATES[0]
+    manifest.append(EDITS[0])
+
+    assert state_of(load_it(env)) == STATES[1]
+    manifest.close()
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])

@@ -217,17 +217,17 @@ def test_a_table_of_zstd_is_called_unsupported_where_there_is_none(
 def test_zstd_is_refused_with_what_to_install_before_anything_is_written() -> None:
     with pytest.raises(InvalidArgument, match=r"'zstd'.*pip install 'marram\[zstd\]'"):
         TableOptions(compression="zstd")
-    with pytest.raises(InvalidArgument, match=r"checkpoint_compression 'zstd'.*marram\[zstd\]"):
-        Options(checkpoint_compression="zstd")
+    with pytest.raises(InvalidArgument, match=r"compression 'zstd'.*marram\[zstd\]"):
+        Options(compression="zstd")
     assert TableOptions(compression="zlib").compressor() is not None
-    assert Options(checkpoint_compression="zlib").checkpoint_compression == "zlib"
+    assert Options(compression="zlib").compression == "zlib"
 
 
 @needs_zstd
 def test_a_store_can_be_told_to_use_zstd_where_there_is_one() -> None:
-    assert Options(checkpoint_compression="zstd").checkpoint_compression == "zstd"
+    assert Options(compression="zstd").compression == "zstd"
     with pytest.raises(InvalidArgument, match="did you mean 'zstd'"):
-        Options(checkpoint_compression="zst")
+        Options(compression="zst")
 
 
 def test_zstd_is_looked_for_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ from marram.storage.sstable.writer import TableOptions, TableWriter
 def table_options(options: Options) -> TableOptions:
     """How the tables of a store are written."""
     return TableOptions(
-        compression=options.checkpoint_compression,
+        compression=options.compression,
         filter_bits_per_key=options.filter_bits_per_key,
     )
 
