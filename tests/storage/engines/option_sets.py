@@ -73,7 +73,10 @@ _LSM: dict[str, OptionSet] = {
     "blobs": {"blob_bytes": 64, **_TINY, **_TINY_LEVELS},
     "blobs-of-many": {"blob_bytes": 64, "memtable_bytes": 32 * KIB, **_TINY_LEVELS},
     "blobs-few-open-zlib": {
-        "blob_bytes": 100, "max_open_tables": 1, "compression": "zlib", **_TINY,
+        "blob_bytes": 100,
+        "max_open_tables": 1,
+        "compression": "zlib",
+        **_TINY,
     },
     "interval": {"durability": "interval", **_TINY, **_TINY_LEVELS},
     "none": {"durability": "none", **_TINY, **_TINY_LEVELS},
