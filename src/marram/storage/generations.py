@@ -66,7 +66,8 @@ class Generations:
         self._running = threading.Lock()
         self._sync_lock = threading.Lock()  # a log is not closed while it is being synced
         self._stop = threading.Event()
-        self._tasks: list[Task] = []
+        self._tasks: list[Task] = []  # checkpoints
+        self._syncing: Task | None = None  # apart: it ends with the store, so nobody waits for it
         self._queued = False  # a background checkpoint was started and has not ended
         self._count = 0
         self.last_ms = 0  # wall clock, ms; 0 for none since opening
@@ -79,7 +80,7 @@ class Generations:
         """Start what runs all the time."""
         self._commit.log.max_step = self._engine.log_step_bytes
         if self._options.durability == "interval":
-            self._tasks.append(self._env.start("marram-sync", self._sync_now_and_then))
+            self._syncing = self._env.start("marram-sync", self._sync_now_and_then)
 
     def log_bytes(self) -> int:
         """Bytes in the live logs: what a recovery would replay."""
@@ -164,6 +165,8 @@ class Generations:
         self._stop.set()
         for task in self._tasks:
             task.join()
+        if self._syncing is not None:
+            self._syncing.join()
         commit = self._commit
         try:
             # A checkpoint in another thread sees _stop and gives up; wait for that.
