@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from marram import compiled as _compiled  # noqa: F401 - first: it chooses how what follows runs
 from marram.errors import (
     Closed,
     Conflict,

@@ -90,13 +90,15 @@ def marram() -> None:
 @marram.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def version(as_json: bool) -> None:
-    """Print the version."""
+    """Print the version, and whether the hot parts run compiled."""
     from marram.cli.options import print_json
+    from marram.compiled import state
 
+    python = sys.version.split()[0]
     if as_json:
-        print_json({"version": __version__, "python": sys.version.split()[0]})
+        print_json({"version": __version__, "python": python, "leaves": state()})
     else:
-        click.echo(f"marram {__version__}")
+        click.echo(f"marram {__version__} ({state()}, Python {python})")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from marram import compiled
 from marram.errors import InvalidArgument
 from marram.storage.options import COMPRESSIONS, DURABILITIES, ENGINES, KIB, MIB, Options
 
@@ -396,7 +397,7 @@ def load(
     flags: Mapping[str, Any],
     environ: Mapping[str, str],
     file: str | None = None,
-    other_variables: Iterable[str] = ("MARRAM_CONFIG",),
+    other_variables: Iterable[str] = ("MARRAM_CONFIG", *compiled.VARIABLES),
 ) -> ServerConfig:
     """The configuration from all its sources (G1).
 

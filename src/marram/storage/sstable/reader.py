@@ -410,7 +410,8 @@ class Table:
         return block
 
     def _read_block(self, number: int) -> DataBlock:
-        offset, stop = self._index.offsets[number : number + 2]
+        offsets = self._index.offsets
+        offset, stop = offsets[number], offsets[number + 1]
         return self._decode_block(number, self._source.read(offset, stop - offset))
 
     def _decode_block(self, number: int, data: memoryview) -> DataBlock:
