@@ -324,7 +324,7 @@ def main() -> None:
         with open(chosen.against, encoding="utf-8") as file:
             before = json.load(file)["leaves"]
     about = hardware(".")
-    for name in ("cpu", "python", "marram", "commit"):
+    for name in ("cpu", "load_average", "python", "marram", "commit"):
         print(f"{name}: {about[name]}")
     found = {}
     for leaf in LEAVES:

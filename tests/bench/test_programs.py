@@ -179,6 +179,7 @@ def test_hardware_says_what_a_figure_was_measured_on(tmp_path):
     assert found["cpu"]
     assert found["cpus"] >= 1
     assert found["memory_bytes"] > 1 << 28
+    assert found["load_average"] >= 0
     assert " on " in found["file_system"]
     assert found["command"] == "marram bench"
     assert found["started"].endswith("Z")

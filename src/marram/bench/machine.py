@@ -38,6 +38,7 @@ def hardware(directory: str, command: str = "") -> dict[str, Any]:
         "cpu": models[0] if models else platform.machine(),
         "cpus": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load_average": round(os.getloadavg()[0], 2),  # before: what others do on the machine
         "file_system": file_system(directory),
         "kernel": platform.release(),
         "python": platform.python_version(),

@@ -21,7 +21,7 @@ from marram.bench.compare_embedded import PHASES, SECONDS
 from marram.bench.compare_servers import met
 
 _WIDTH = 200  # where there is no terminal
-_ABOUT = ("cpu", "cpus", "file_system", "kernel", "python", "commit", "command")
+_ABOUT = ("cpu", "cpus", "load_average", "file_system", "kernel", "python", "commit", "command")
 
 
 def print_result(result: Mapping[str, Any]) -> None:
