@@ -28,14 +28,28 @@ Threading: pure functions; a Filter does not change; a FilterBuilder is one thre
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Sequence
 from itertools import groupby, repeat
+from typing import Any
 
 from marram.coding.checksum import crc32
 
-Probe = tuple[int, int]
-"""What a look-up asks every filter: 32 bits that pick the line, and the eight bits in it."""
+if False:  # seen by the compiler only
+    import cython
+else:
+    from marram import interpreted as cython
+
+if not cython.compiled:  # else they are inlined
+    from marram.storage.sstable.raw import u64s
+
+Probe = Any
+"""What a look-up asks every filter; probe_of() makes it.
+
+Compiled it is the key's hash. Interpreted it is 32 bits that pick the line, and the eight bits in
+it, as one integer: those are made once for all the tables that are asked.
+"""
 
 LINE_BYTES = 64
 DEFAULT_BITS_PER_KEY = 10
@@ -57,8 +71,11 @@ def key_hash(keyspace: int, key: bytes) -> int:
 
 
 def probe_of(keyspace: int, key: bytes) -> Probe:
-    """What to ask every table's filter for this key. Hot: 0.4 us, once a look-up."""
-    number = crc32(key, keyspace) * _MULTIPLIER & _HASH_MASK  # key_hash(), without the call
+    """What to ask every table's filter for this key. Hot: once a look-up."""
+    number = crc32(key, keyspace)
+    number = number * _MULTIPLIER & _HASH_MASK  # key_hash(), without the call
+    if cython.compiled:
+        return number
     pairs = _PAIR_BITS
     return number >> 32, (
         pairs[number & 4095]
@@ -71,29 +88,44 @@ def probe_of(keyspace: int, key: bytes) -> Probe:
 class Filter:
     """A filter, ready to be asked. Raises ValueError: the payload is none.
 
-    lines: as integers, for whoever asks without a call; memory_bytes: about what it takes in
-    memory: 1.6 times the payload, for whole lines as integers answer twice as fast as words do.
+    lines: interpreted, as integers, for whoever asks without a call. memory_bytes: about what it
+    takes in memory: interpreted 1.6 times the payload, for whole lines as integers answer twice as
+    fast as words do.
     """
 
-    __slots__ = ("_count", "lines", "memory_bytes")
+    __slots__ = ("_count", "_payload", "_words", "lines", "memory_bytes")
 
-    def __init__(self, payload: memoryview) -> None:
+    def __init__(self, payload: bytes | memoryview) -> None:
         if not payload or len(payload) % LINE_BYTES:
             raise ValueError(f"a filter of {len(payload)} bytes")
         data = bytes(payload)
-        from_bytes = int.from_bytes
-        self.lines = [
-            from_bytes(data[at : at + LINE_BYTES], "little")
-            for at in range(0, len(data), LINE_BYTES)
-        ]
-        self._count = len(self.lines)
-        # A line of 512 bits is an object of 96 bytes, and 8 in the list.
-        self.memory_bytes = 104 * self._count
+        self._count = len(data) // LINE_BYTES
+        if cython.compiled:
+            self._payload = data
+            self._words = u64s(data, 0, len(data) // 8)
+            self.lines: list[int] = []
+            self.memory_bytes = len(data)
+        else:
+            from_bytes = int.from_bytes
+            self.lines = [
+                from_bytes(data[at : at + LINE_BYTES], "little")
+                for at in range(0, len(data), LINE_BYTES)
+            ]
+            # A line of 512 bits is an object of 96 bytes, and 8 in the list.
+            self.memory_bytes = 104 * self._count
 
     def may_contain(self, probe: Probe) -> bool:
-        """Whether the key may be there; False is certain (F1). Hot: 0.15 us."""
-        place, bits = probe
-        return self.lines[place * self._count >> 32] & bits == bits
+        """Whether the key may be there; False is certain (F1). Hot: 0.15 us interpreted."""
+        if not cython.compiled:
+            place, bits = probe
+            found: bool = self.lines[place * self._count >> 32] & bits == bits
+            return found
+        number = probe
+        at = ((number >> 32) * self._count >> 32) * 8
+        for word in range(8):  # noqa: SIM110 (a generator is no loop in C)
+            if not self._words[at + word] >> (number >> 6 * word & 63) & 1:
+                return False
+        return True
 
     def check(self, keyspace: int, keys: Sequence[bytes]) -> None:
         """Check that every one of `keys` passes. Raises ValueError."""
@@ -122,19 +154,46 @@ class FilterBuilder:
         self._checksums.extend(checksums)
 
     def encode(self, bits_per_key: int, max_bytes: int) -> bytes:
-        """The payload: `bits_per_key` for each key, but max_bytes at most; b"" without keys.
-
-        Hot: 0.45 us a key, interpreted.
-        """
+        """The payload: `bits_per_key` for each key, but max_bytes at most; b"" without keys."""
         count = min(-(-len(self._checksums) * bits_per_key // _LINE_BITS), max_bytes // LINE_BYTES)
-        lines = [0] * count
-        pairs = _PAIR_BITS
-        for checksum in self._checksums:
-            number = checksum * _MULTIPLIER & _HASH_MASK
-            lines[(number >> 32) * count >> 32] |= (
-                pairs[number & 4095]
-                | pairs[number >> 12 & 4095] << 128
-                | pairs[number >> 24 & 4095] << 256
-                | pairs[number >> 36 & 4095] << 384
-            )
-        return b"".join([line.to_bytes(LINE_BYTES, "little") for line in lines])
+        if cython.compiled:
+            return words_of(self._checksums, count)
+        return lines_of(self._checksums, count)
+
+
+def lines_of(checksums: array[int], count: int) -> bytes:
+    """A filter of `count` lines for keys with these checksums, fast interpreted.
+
+    Hot: 0.45 us a key.
+    """
+    lines = [0] * count
+    pairs = _PAIR_BITS
+    for checksum in checksums:
+        number = checksum * _MULTIPLIER & _HASH_MASK
+        lines[(number >> 32) * count >> 32] |= (
+            pairs[number & 4095]
+            | pairs[number >> 12 & 4095] << 128
+            | pairs[number >> 24 & 4095] << 256
+            | pairs[number >> 36 & 4095] << 384
+        )
+    return b"".join([line.to_bytes(LINE_BYTES, "little") for line in lines])
+
+
+def words_of(checksums: array[int], count: int) -> bytes:
+    """lines_of(), fast compiled: a word at a time, without the interpreter's lock.
+
+    Hot: 0.02 us a key.
+    """
+    made = array("Q", bytes(LINE_BYTES * count))
+    if not checksums or not count:
+        return made.tobytes()
+    words, hashed, keys, lines, one = made, checksums, len(checksums), count, 1
+    with cython.nogil:
+        for key in range(keys):
+            number = hashed[key] * _MULTIPLIER & _HASH_MASK
+            at = ((number >> 32) * lines >> 32) * 8
+            for word in range(8):
+                words[at + word] |= one << (number >> 6 * word & 63)
+    if sys.byteorder == "big":
+        made.byteswap()
+    return made.tobytes()
