@@ -207,7 +207,7 @@ def stored_of(row: VersionRow) -> Stored:
 
 def row_of(keyspace: int, key: bytes, held: Stored, sequence: int) -> VersionRow:
     """What a memtable holds of a key, as a table's row."""
-    if held.__class__ is bytes:
+    if isinstance(held, bytes):
         return keyspace, key, held, 0, 0, sequence
     value, deadline_ms, type_ = entry_of(held)
     return keyspace, key, value, deadline_ms, type_, sequence

@@ -70,8 +70,8 @@ def space_columns(
 ) -> Iterator[Column]:
     """What a memtable's space says of [start, stop) at a position, None for the newest.
 
-    lock: taken for each column. first: keys looked at for the first one; four times as many for
-    the next, and so on.
+    lock: taken for each column. first: keys looked at for the first one; twice as many for the
+    next, and so on.
     """
     limit = first
     while True:
@@ -99,7 +99,7 @@ def space_columns(
             stop = last
         else:
             start = last + b"\0"
-        limit = min(4 * limit, SLICE_KEYS)
+        limit = min(2 * limit, SLICE_KEYS)
 
 
 # -- by rows ---------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class _Row:
         else:
             key = block.key(self._row)
             held = block.value(self._row) if block.is_plain else stored_of(block.version(self._row))
-        if held.__class__ is bytes or _is_seen(held, now_ms):
+        if type(held) is bytes or _is_seen(held, now_ms):
             rows.append((key, held))
 
     def show_rest(self, rows: Rows, now_ms: int, most: int) -> bool:

@@ -44,7 +44,7 @@ _NEWEST = SEQUENCE_LIMIT - 1
 # Scans of fewer rows at a time than that are taken for short ones.
 _SHORT = SLICE_KEYS
 
-# What a short scan takes of a memtable at once, keys, where there is more behind it.
+# What a short scan takes of a memtable at first, keys, at least.
 _SHARE_MIN = 8
 
 # How many rows are compared to see whether a range was changed, with the lock held; if there are
@@ -363,7 +363,7 @@ def seen(
             version, low, high, reverse=reverse, first=first if wanted < _SHORT else 0
         )
         if behind and wanted < _SHORT:
-            first = max(_SHARE_MIN, first // 4)  # most rows are in tables, mostly
+            first = _share(first, space, version)
         sources: list[Iterator[Part]] = [
             space_columns(held, start, stop, at, lock, reverse=reverse, first=first)
             for held, at in [(space, position), *((m.spaces[physical], None) for m in frozen)]
@@ -378,6 +378,12 @@ def seen(
         first=newest, ranges=ranges.deletions, reverse=reverse, short=wanted < _SHORT,
     )  # fmt: skip
     return map(_rows, merge)
+
+
+def _share(wanted: int, space: Space, version: Version) -> int:
+    """How many of `wanted` rows may be in a memtable's space, where tables are behind it."""
+    here = len(space.map)
+    return max(_SHARE_MIN, wanted * here // (here + version.rows) * 5 // 4)
 
 
 def _has_keys(space: Space, start: bytes, stop: bytes | None, lock: Lock) -> bool:

@@ -4,6 +4,8 @@ cimport cython
 
 from marram.storage.lsm.cache cimport BlockCache, RowCache, TableCache
 from marram.storage.lsm.version cimport Level, Version
+from marram.storage.sstable.block cimport stored_key
+from marram.storage.sstable.filter cimport probe_of
 from marram.storage.sstable.reader cimport Table
 
 cdef class Tables:
@@ -15,7 +17,8 @@ cdef class Tables:
     cpdef Table get(self, meta)
     @cython.locals(wanted=bytes, rows=RowCache)
     cpdef newest(self, Version version, Py_ssize_t keyspace, bytes key)
-    @cython.locals(wanted=bytes, level=Level, table=Table, open_tables=dict)
     cpdef find(self, Version version, Py_ssize_t keyspace, bytes key, bint with_value=*)
+    @cython.locals(level=Level, table=Table, open_tables=dict)
+    cdef _find(self, Version version, bytes wanted, Py_ssize_t keyspace, bytes key)
     cdef _valued(self, Version version, held)
     cdef RowCache _new_rows(self, Version version)

@@ -44,9 +44,6 @@ if False:  # seen by the compiler only
 else:
     from marram import interpreted as cython
 
-# stored_key(n, b"")
-_PREFIXES = tuple(stored_key(keyspace, b"") for keyspace in range(256))
-
 # One part in so many of the block cache's memory is for single rows.
 _ROW_CACHE_SHARE = 4
 # The rows that each of several sources has for the first list of a short scan, at least.
@@ -183,29 +180,29 @@ class Tables:
 
         Hot: 0.3 us where the row is kept.
         """
-        wanted = _PREFIXES[keyspace] + key
+        wanted = stored_key(keyspace, key)
         rows = self._row_cache
         if rows.levels is not version.levels:
             rows = self._new_rows(version)
         held = rows.young.get(wanted)
         if held is not None:
             rows.hits += 1
-            return held if held.__class__ is bytes else self._valued(version, held)
+            return held if type(held) is bytes else self._valued(version, held)
         held = rows.old.get(wanted)
         if held is None:
-            held = self.find(version, keyspace, key, False)
+            held = self._find(version, wanted, keyspace, key)
             if held is not None and held is not GONE:
                 rows.offer(wanted, held)
         else:
             rows.hits += 1
             rows.put(wanted, held)
-        return held if held.__class__ is bytes or held is None else self._valued(version, held)
+        return held if type(held) is bytes or held is None else self._valued(version, held)
 
     def newest_many(
         self, version: Version, keyspace: int, keys: Sequence[bytes]
     ) -> dict[bytes, Stored]:
         """find_many() in the version that is current, likewise."""
-        prefix = _PREFIXES[keyspace]
+        prefix = stored_key(keyspace, b"")
         rows = self._row_cache
         if rows.levels is not version.levels:
             rows = self._new_rows(version)
@@ -238,23 +235,26 @@ class Tables:
         Hot: interpreted 2 us from one table with its block kept, and 0.4 us for each that has to be
         asked before.
         """
-        wanted = _PREFIXES[keyspace] + key
+        held = self._find(version, stored_key(keyspace, key), keyspace, key)
+        if held is None or type(held) is bytes or not with_value:
+            return held
+        return self._valued(version, held)
+
+    def _find(self, version: Version, wanted: bytes, keyspace: int, key: bytes) -> Stored | None:
+        """find() without values in blobs; wanted: the stored key."""
         probe = probe_of(keyspace, key)
         open_tables = self._cache.open_tables
         for level in version.occupied:
-            for meta in level.holding(wanted):
-                table = open_tables.get(meta.number)
+            for number, has_ranges in level.slots(wanted):
+                table = open_tables.get(number)
                 if table is None:
-                    table = self._cache.get(meta.number)
+                    table = self._cache.get(number)
                 else:
                     table.recent = True
                 found = table.look(wanted, key, probe)
                 if found is not None:
-                    if found.__class__ is bytes:
-                        return found
-                    held = stored_of(found)  # type: ignore[arg-type]
-                    return self._valued(version, held) if with_value else held
-                if meta.range_deletions and _covering(table.ranges, keyspace, key) >= 0:
+                    return found if isinstance(found, bytes) else stored_of(found)
+                if has_ranges and _covering(table.ranges, keyspace, key) >= 0:
                     return GONE
         return None
 
@@ -269,7 +269,7 @@ class Tables:
 
         A level is asked after the other, for the keys that those above it said nothing of.
         """
-        prefix = _PREFIXES[keyspace]
+        prefix = stored_key(keyspace, b"")
         rows = [prefix + key for key in sorted(set(keys))]
         probes = [probe_of(keyspace, row[1:]) for row in rows]
         found: dict[bytes, Stored] = {}

@@ -2,9 +2,9 @@
 
 cimport cython
 
-from marram.storage.sstable.raw cimport order, u32, u32_list, u32s, u64, u64_list, u64s, view
+from marram.storage.sstable.raw cimport joined, order, u32, u32_list, u32s, u64, u64_list, u64s, view
 
-cpdef bytes stored_key(int keyspace, bytes key)
+cpdef bytes stored_key(unsigned char keyspace, bytes key)
 
 cdef class DataBlock:
     cdef bytes _payload
@@ -14,7 +14,7 @@ cdef class DataBlock:
     cdef readonly bint is_plain
     cdef readonly Py_ssize_t memory_bytes
     cdef public bint recent
-    cdef bint _has_types, _has_deadlines, _has_sequences
+    cdef bint _has_types, _has_deadlines, _has_sequences, _is_ordered
     cdef const unsigned char* keys
     cdef const unsigned char* values
     cdef const u32* key_ends

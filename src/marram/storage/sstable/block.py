@@ -36,7 +36,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.storage.sstable.raw import order, u32_list, u32s, u64_list, u64s, view
+    from marram.storage.sstable.raw import joined, order, u32_list, u32s, u64_list, u64s, view
 
 Row = tuple[int, bytes, bytes, int, int]
 VersionRow = tuple[int, bytes, bytes, int, int, int]
@@ -75,6 +75,9 @@ _LISTED_MEMORY = 120
 _LANES = 4096
 _LANE_TOPS = int.from_bytes(b"\0\0\0\x80" * _LANES, "little")
 
+# stored_key(n, b"")
+_PREFIXES = [bytes((keyspace,)) for keyspace in range(256)]
+
 _COUNT = struct.Struct("<I")
 _INDEX_ENTRY_SIZE = 12
 
@@ -87,7 +90,9 @@ _KIND_BYTES = 2
 
 def stored_key(keyspace: int, key: bytes) -> bytes:
     """Keyspace and key as one byte string with the same order; what indexes and bounds use."""
-    return bytes((keyspace,)) + key
+    if cython.compiled:
+        return joined(keyspace, key)
+    return _PREFIXES[keyspace] + key
 
 
 def encode_rows(
@@ -136,7 +141,8 @@ class DataBlock:
     """
 
     __slots__ = (
-        "_deadlines", "_has_deadlines", "_has_sequences", "_has_types", "_key_list", "_payload",
+        "_deadlines", "_has_deadlines", "_has_sequences", "_has_types", "_is_ordered", "_key_list",
+        "_payload",
         "_sequences", "_types", "count", "is_plain", "key_ends", "keys", "keyspace",
         "memory_bytes", "recent", "value_ends", "values",
     )  # fmt: skip
@@ -158,6 +164,7 @@ class DataBlock:
         self._has_sequences = bool(flags & _HAS_SEQUENCES)
         self.is_plain = not flags & (_HAS_TYPES | _HAS_DEADLINES)
         self.recent = False
+        self._is_ordered = False  # as far as is known
         self._key_list: list[bytes] | None = None
         self._take_columns(payload)
         self._check_tombstones()
@@ -295,11 +302,14 @@ class DataBlock:
         Raises ValueError.
         """
         assert 0 <= start < stop <= self.count
+        if self._is_ordered:
+            return
         if not self._ascends(start, stop):
             _check_versions(
                 _slices(self.keys, self.key_ends, start, stop),
                 u64_list(self._sequences, start, stop) if self._has_sequences else repeat(0),
             )
+        self._is_ordered = stop - start == self.count
 
     def seek(self, bound: bytes) -> int:
         """The first row whose stored key is >= `bound` (a stored key, or b""); else count."""

@@ -2,12 +2,19 @@
 
 cimport cython
 
-from marram.storage.sstable.raw cimport u64, u64s
+from marram.storage.sstable.raw cimport u32, u32s, u64, u64s, view
 
-cdef unsigned long long _MULTIPLIER, _HASH_MASK
+cdef u64 _MULTIPLIER, _HASH_MASK
+cdef bytes _STEPS
+cdef const u32* _STEP
+cdef u32 _ONES
+cdef Py_ssize_t _FEW_BYTES
+
+@cython.locals(checksum=u32, at=Py_ssize_t)
+cdef u32 _checksum(u32 keyspace, bytes key) except? 0
 
 @cython.locals(number=u64)
-cpdef probe_of(keyspace, bytes key)
+cpdef probe_of(u32 keyspace, bytes key)
 
 cdef class Filter:
     cdef bytes _payload

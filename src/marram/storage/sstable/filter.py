@@ -42,7 +42,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.storage.sstable.raw import u64s
+    from marram.storage.sstable.raw import u32s, u64s, view
 
 Probe = Any
 """What a look-up asks every filter; probe_of() makes it.
@@ -64,18 +64,37 @@ _HASH_MASK = 2**64 - 1
 _PAIR_BITS = tuple(1 << (pair & 63) | 1 << (64 + (pair >> 6)) for pair in range(4096))
 
 
+# For compiled code: what a byte adds to a CRC-32.
+_STEPS = b"".join([(crc32(bytes((n ^ 255,))) ^ 0xFF000000).to_bytes(4, "little") for n in range(256)])
+_STEP = u32s(_STEPS, 0, 256)
+_ONES = 0xFFFFFFFF
+_FEW_BYTES = 64
+
+
 def key_hash(keyspace: int, key: bytes) -> int:
     """The 64-bit hash of a key (F2)."""
-    number: int = crc32(key, keyspace) * _MULTIPLIER & _HASH_MASK
+    number: int = _checksum(keyspace, key) * _MULTIPLIER & _HASH_MASK
     return number
+
+
+def _checksum(keyspace: int, key: bytes) -> int:
+    """CRC-32 of the key from its keyspace on. Hot: compiled, a short key is not worth a call."""
+    if not cython.compiled or len(key) > _FEW_BYTES:
+        found: int = crc32(key, keyspace)
+        return found
+    checksum = keyspace ^ _ONES
+    data = view(key, 0, len(key))
+    for at in range(len(key)):
+        checksum = _STEP[(checksum ^ data[at]) & 255] ^ checksum >> 8
+    return checksum ^ _ONES
 
 
 def probe_of(keyspace: int, key: bytes) -> Probe:
     """What to ask every table's filter for this key. Hot: once a look-up."""
-    number = crc32(key, keyspace)
-    number = number * _MULTIPLIER & _HASH_MASK  # key_hash(), without the call
     if cython.compiled:
-        return number
+        number = _checksum(keyspace, key)
+        return number * _MULTIPLIER
+    number = crc32(key, keyspace) * _MULTIPLIER & _HASH_MASK  # key_hash(), without the call
     pairs = _PAIR_BITS
     return number >> 32, (
         pairs[number & 4095]
@@ -146,7 +165,10 @@ class FilterBuilder:
 
         distinct: no two of `keys` are equal. Hot: 0.1 us a key.
         """
-        checksums = array("I", map(crc32, keys, repeat(keyspace)))
+        if cython.compiled:
+            checksums = array("I", [_checksum(keyspace, key) for key in keys])
+        else:
+            checksums = array("I", map(crc32, keys, repeat(keyspace)))
         if not distinct:  # versions of a key are neighbours, and their checksums equal
             checksums = array("I", (checksum for checksum, _ in groupby(checksums)))
         if self._checksums and checksums and checksums[0] == self._checksums[-1]:

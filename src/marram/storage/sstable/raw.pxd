@@ -1,6 +1,7 @@
 # raw.py as C: see there.
 
-from libc.string cimport memcmp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.string cimport memcmp, memcpy
 
 cdef extern from *:
     """
@@ -33,6 +34,13 @@ cdef inline int order(
     if found:
         return found
     return (left_size > right_size) - (left_size < right_size)
+
+cdef inline bytes joined(unsigned char first, bytes rest):
+    cdef Py_ssize_t size = len(rest)
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, size + 1)
+    PyBytes_AS_STRING(made)[0] = first
+    memcpy(PyBytes_AS_STRING(made) + 1, PyBytes_AS_STRING(rest), size)
+    return made
 
 cdef inline list u32_list(const u32* numbers, Py_ssize_t start, Py_ssize_t stop):
     cdef Py_ssize_t at

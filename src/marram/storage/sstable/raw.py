@@ -32,6 +32,11 @@ def u64s(data: bytes | memoryview, at: int, count: int) -> array[int]:
     return _numbers("Q", data, at, count)
 
 
+def joined(first: int, rest: bytes) -> bytes:
+    """A byte, and bytes after it."""
+    return bytes((first,)) + rest
+
+
 def u32_list(numbers: array[int], start: int, stop: int) -> Sequence[int]:
     """The numbers [start, stop) of u32s(); compiled: a list."""
     return numbers[start:stop]

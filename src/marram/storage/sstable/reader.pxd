@@ -2,7 +2,7 @@
 
 cimport cython
 
-from marram.storage.sstable.block cimport DataBlock, Index
+from marram.storage.sstable.block cimport DataBlock, Index, stored_key
 from marram.storage.sstable.filter cimport Filter
 
 cdef class BlockStore:

@@ -324,7 +324,8 @@ class Table:
         for block, number in self._blocks(start, stop, reverse, short):
             low, high = block.seek(start), block.seek(stop)
             if low < high:
-                self._source.checked(self._index.offset(number), block.check_order, low, high)
+                # All of it: a block that is kept is then checked once.
+                self._source.checked(self._index.offset(number), block.check_order, 0, block.count)
                 yield block, low, high
 
     def key_at(self, row: int) -> bytes:
