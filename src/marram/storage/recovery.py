@@ -115,6 +115,7 @@ def recover(env: Env, directory: str, note: CloseNote | None, options: Options) 
         if note is not None and note.log_number == header.number:
             promised = max(promised, note.end)
         state.replay(header, promised, is_last=index + 1 == len(headers))
+    state.finish()
     # Everything was read and found good: from here on the directory is changed (V3).
     log = _continue_log(env, directory, headers[-1], state)
     removed = engine.resume()
@@ -168,7 +169,7 @@ class _Replay:
     def __init__(self, env: Env, directory: str, engine: Engine, origin: Origin) -> None:
         self._env = env
         self._directory = directory
-        self._engine = engine
+        self._sink = engine.replay()
         self.sequence = origin.sequence
         self.epoch = origin.epoch
         self.time_ms = origin.time_ms
@@ -190,14 +191,11 @@ class _Replay:
         file: File = self._env.open(path)
         try:
             reader = LogReader(file, header, promised)
-            for batch in reader:
-                # The log may begin a little before the checkpoint's position: skip what it has.
-                if batch.sequence > self.sequence:
-                    self._engine.apply(batch.changes, batch.sequence)
-                    self.sequence = batch.sequence
-                    self.batches += 1
+            # The log may begin a little before the checkpoint's position: skip what it has.
+            self.batches += reader.replay(self._sink, self.sequence)
         finally:
             file.close()
+        self.sequence = max(self.sequence, reader.last_sequence)
         self.epoch = max(self.epoch, reader.epoch)
         self.time_ms = max(self.time_ms, reader.time_ms)
         if is_last:
@@ -207,6 +205,10 @@ class _Replay:
             self.earlier_log_bytes += reader.end
             if reader.last_sequence < self.sequence or reader.end < promised:
                 raise Corruption("the log ends too early", path, reader.end)
+
+    def finish(self) -> None:
+        """There are no more logs."""
+        self._sink.finish()
 
 
 def _continue_log(env: Env, directory: str, header: LogHeader, state: _Replay) -> LogWriter:

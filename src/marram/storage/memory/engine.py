@@ -31,6 +31,7 @@ from marram.storage.engine import Home, Lock, Progress, Range, Rows
 from marram.storage.entry import Stored, is_expired, stored
 from marram.storage.log.writer import GROW_MAX
 from marram.storage.memory.pins import Pins
+from marram.storage.memory.replay import MemoryReplay
 from marram.storage.memory.space import Link, Space
 
 
@@ -103,6 +104,10 @@ class MemoryEngine:
                 assert kind == DELETE_RANGE
                 self._delete_range(keyspace, key, value, sequence, undo)
         return undo
+
+    def replay(self) -> MemoryReplay:
+        """What takes a log's batches in recovery."""
+        return MemoryReplay(self)
 
     def revert(self, undo: Undo, sequence: int) -> None:
         """Undo a batch that was applied at `sequence` and never committed (E3)."""
