@@ -85,12 +85,7 @@ def _read(env: Env, directory: str, note: CloseNote | None, other: str) -> tuple
     store_id = headers[0].store_id
     engine, origin = engines.load(env, directory, generation, store_id, Options())
     try:
-        replay = recovery._Replay(env, directory, engine, origin)
-        for index, header in enumerate(headers):
-            promised = headers[index + 1].previous_end if index + 1 < len(headers) else 0
-            if note is not None and note.log_number == header.number:
-                promised = max(promised, note.end)
-            replay.replay(header, promised, is_last=index + 1 == len(headers))
+        replay = recovery.replay_logs(env, directory, engine, origin, headers, note)
     except BaseException:
         engine.close()
         raise

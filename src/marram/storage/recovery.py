@@ -109,13 +109,7 @@ def recover(env: Env, directory: str, note: CloseNote | None, options: Options) 
     headers, unfinished = log_headers(env, directory, logs)
     logs = [header.number for header in headers]
     engine, origin = engines.load(env, directory, generation, headers[0].store_id, options)
-    state = _Replay(env, directory, engine, origin)
-    for index, header in enumerate(headers):
-        promised = headers[index + 1].previous_end if index + 1 < len(headers) else 0
-        if note is not None and note.log_number == header.number:
-            promised = max(promised, note.end)
-        state.replay(header, promised, is_last=index + 1 == len(headers))
-    state.finish()
+    state = replay_logs(env, directory, engine, origin, headers, note)
     # Everything was read and found good: from here on the directory is changed (V3).
     log = _continue_log(env, directory, headers[-1], state)
     removed = engine.resume()
@@ -163,8 +157,30 @@ def log_headers(env: Env, directory: str, numbers: list[int]) -> tuple[list[LogH
     return headers, []
 
 
-class _Replay:
-    """Applies logs to an engine, in order."""
+def replay_logs(
+    env: Env,
+    directory: str,
+    engine: Engine,
+    origin: Origin,
+    headers: list[LogHeader],
+    note: CloseNote | None,
+) -> Replay:
+    """Bring an engine that starts from `origin` to the end of the logs; changes no file.
+
+    note: what the last clean close promised. Raises Corruption, OSError.
+    """
+    state = Replay(env, directory, engine, origin)
+    for index, header in enumerate(headers):
+        promised = headers[index + 1].previous_end if index + 1 < len(headers) else 0
+        if note is not None and note.log_number == header.number:
+            promised = max(promised, note.end)
+        state.replay(header, promised, is_last=index + 1 == len(headers))
+    state.finish()
+    return state
+
+
+class Replay:
+    """Applies logs to an engine, in order; replay_logs() makes one, and these are its results."""
 
     def __init__(self, env: Env, directory: str, engine: Engine, origin: Origin) -> None:
         self._env = env
@@ -211,7 +227,7 @@ class _Replay:
         self._sink.finish()
 
 
-def _continue_log(env: Env, directory: str, header: LogHeader, state: _Replay) -> LogWriter:
+def _continue_log(env: Env, directory: str, header: LogHeader, state: Replay) -> LogWriter:
     """Open the last log for appending, its torn tail cut (V2)."""
     path = layout.log_path(directory, header.number)
     file = env.open(path, write=True)
