@@ -26,6 +26,8 @@ from typing import Final
 
 MODULES: Final = (
     "marram.coding.batch",
+    "marram.coding.checksum",
+    "marram.coding.fields",
     "marram.commands.strings",
     "marram.node.node",
     "marram.node.session",
@@ -46,11 +48,14 @@ MODULES: Final = (
     "marram.storage.lsm.merge",
     "marram.storage.lsm.overlay",
     "marram.storage.lsm.pin",
+    "marram.storage.lsm.replay",
     "marram.storage.lsm.space",
     "marram.storage.lsm.tables",
     "marram.storage.lsm.version",
     "marram.storage.memory.engine",
     "marram.storage.memory.order",
+    "marram.storage.memory.replay",
+    "marram.storage.memory.sorting",
     "marram.storage.memory.space",
     "marram.storage.sstable.block",
     "marram.storage.sstable.filter",

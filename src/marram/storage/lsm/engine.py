@@ -40,6 +40,7 @@ from marram.storage.lsm.generation import LsmGeneration
 from marram.storage.lsm.manifest import Counts, Listing, Loaded, Manifest, Record
 from marram.storage.lsm.memtable import GONE, MAX_RANGES, Memtable, RangeSet, Tally
 from marram.storage.lsm.pin import LsmPin, bounds, count_rows
+from marram.storage.lsm.replay import LsmReplay
 from marram.storage.lsm.space import LsmSpace
 from marram.storage.lsm.stats import describe
 from marram.storage.lsm.tables import Tables, check_files, remove_orphans
@@ -234,6 +235,10 @@ class LsmEngine:
                 self._delete_range(physical, key, value, sequence, undo)
         self._prepared = {}
         return undo
+
+    def replay(self) -> LsmReplay:
+        """What takes a log's batches in recovery."""
+        return LsmReplay(self)
 
     def revert(self, undo: Undo, sequence: int) -> None:
         """Undo a batch that was applied at `sequence` and never committed."""
