@@ -20,6 +20,7 @@ from marram.commands.spec import (
     Command,
     CommandError,
     Outcome,
+    Put,
     Reply,
     flags,
     integer,
@@ -58,15 +59,15 @@ def decrby(view: View, args: Args) -> Reply:
 
 def _add(view: View, key: bytes, increment: int) -> Reply:
     held = string_entry(view, key)
-    if held is None:
-        count = increment
-        at_ms = 0
-    else:
-        count = integer(held[0]) + increment
-        at_ms = held[1]
+    count = increment
+    if held is not None:
+        count += integer(held.value)
         if not _MIN <= count <= _MAX:
             raise CommandError("ERR increment or decrement would overflow")
-    return Outcome(count, [put(view.keyspace, key, b"%d" % count, at_ms)])
+    text = b"%d" % count
+    if held is None or not held.deadline_ms:
+        return Put(count, view.keyspace, key, text)
+    return Outcome(count, [put(view.keyspace, key, text, held.deadline_ms)])
 
 
 def incrbyfloat(view: View, args: Args) -> Reply:

@@ -37,6 +37,7 @@ from marram.commands.spec import (
     Command,
     CommandError,
     Outcome,
+    Put,
     Reply,
     Support,
     flags,
@@ -97,7 +98,7 @@ def getrange(view: View, args: Args) -> Reply:
 def set_(view: View, args: Args) -> Reply:
     """SET key value, and its options."""
     if len(args) == 3:
-        return Outcome(OK, [(PUT, view.keyspace, args[1], args[2], 0, TYPE_STRING)])
+        return Put(OK, view.keyspace, args[1], args[2])
     return _set_with_options(view, args)
 
 
@@ -175,7 +176,7 @@ def setnx(view: View, args: Args) -> Reply:
     """SETNX key value."""
     if view.entry(args[1]) is not None:
         return 0
-    return Outcome(1, [put(view.keyspace, args[1], args[2])])
+    return Put(1, view.keyspace, args[1], args[2])
 
 
 def setex(view: View, args: Args) -> Reply:
@@ -218,7 +219,7 @@ def _puts(view: View, args: Args, name: str) -> list[Change]:
 def getset(view: View, args: Args) -> Reply:
     """GETSET key value: the new value has no deadline."""
     previous = view.string(args[1])
-    return Outcome(previous, [put(view.keyspace, args[1], args[2])])
+    return Put(previous, view.keyspace, args[1], args[2])
 
 
 def getdel(view: View, args: Args) -> Reply:

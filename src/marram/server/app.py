@@ -186,7 +186,7 @@ class Server:
         self._committer = Committer(self.store, self.env, loop)
         self.clients = Clients(self.node, self._committer, config, loop)
         max_frame = config.max_key_bytes + config.max_value_bytes + _FRAME_FIELDS_BYTES
-        factories: dict[str, Callable[[], asyncio.Protocol]] = {
+        factories: dict[str, Callable[[], Any]] = {
             "resp": lambda: RespConnection(self.clients, _resp_limits(settings)),
             "frame": lambda: FrameConnection(self.clients, max_frame, self.figures),
         }

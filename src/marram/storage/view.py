@@ -98,7 +98,7 @@ class View:
         held = self._engine.spaces[self.keyspace].get(key)
         if self._settling.unsettled:
             self._note(key)
-        if held is None or held.__class__ is bytes:
+        if held is None or type(held) is bytes:
             return held
         if is_expired(held, self.now_ms):
             self.expired.append((self.keyspace, key))
@@ -200,10 +200,10 @@ class _Sibling(View):
     __slots__ = ("_origin",)
 
     def __init__(self, origin: View, keyspace: int) -> None:
-        super().__init__(origin._engine, origin._settling, keyspace)
+        self._origin = origin
+        super().__init__(self._origin._engine, self._origin._settling, keyspace)
         self.now_ms = origin.now_ms
         self.expired = origin.expired
-        self._origin = origin
 
     def _note(self, key: bytes) -> None:
         self._origin._note(key)
