@@ -71,6 +71,103 @@ class MemoryGeneration:
         _free(env, retired)
 
 
+class MemoryReplacement:
+    """Another store's rows taking the place of the map; an engine.Replacement."""
+
+    def __init__(
+        self, home: Home, number: int, origin: Origin, engine: MemoryEngine, into: MemoryEngine
+    ) -> None:
+        """into: an empty engine, which is filled with them."""
+        self._home = home
+        self._number = number
+        self._origin = origin
+        self._engine = engine
+        self._into = into
+        self._is_ours = True  # whether checkpoint.N is to be removed where this fails
+        self._writer = CheckpointWriter(
+            home.env, home.directory, number, origin, home.options.compression
+        )
+
+    def add(self, rows: list[Row]) -> None:
+        """Write the next rows. Raises InvalidArgument, OSError."""
+        self._writer.add(rows)
+
+    def finish(self) -> None:
+        """Make the checkpoint durable, and read the map from it. Raises OSError, Corruption."""
+        self._writer.finish()
+        home, origin = self._home, self._origin
+        load_checkpoint(home.env, home.directory, self._number, origin.store_id, self._into)
+
+    @contextlib.contextmanager
+    def switching(self) -> Iterator[Callable[[], None]]:
+        """Around the switch of `version`; what is given changes the map."""
+        self._is_ours = False
+        yield lambda: self._engine.replace(self._into)
+
+    def files(self) -> frozenset[str]:
+        """It has no tables."""
+        return frozenset()
+
+    def end(self) -> None:
+        """Remove what did not become a generation."""
+        with contextlib.suppress(OSError):  # recovery removes it as well
+            self._writer.close()
+            if self._is_ours:
+                self._home.env.remove(checkpoint_path(self._home.directory, self._number))
+
+
+class CheckpointWriter:
+    """checkpoint.N being written from rows in table order; finish() or close() ends it.
+
+    On an error the file is left for the caller (or the next recovery) to remove.
+    """
+
+    def __init__(
+        self, env: Env, directory: str, generation: int, origin: Origin, compression: str
+    ) -> None:
+        """Raises OSError."""
+        self._env = env
+        self._directory = directory
+        self._origin = origin
+        path = checkpoint_path(directory, generation)
+        if env.exists(path):  # left by a checkpoint that failed or that a crash cut short
+            env.remove(path)
+        self._file = env.open(path, write=True, create=True, exclusive=True)
+        try:
+            options = TableOptions(compression=compression)
+            self._table = TableWriter(self._file, generation, origin.store_id, options)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def add(self, rows: list[Row]) -> None:
+        """Write the next rows; other threads run then. Raises InvalidArgument, OSError."""
+        if rows:
+            self._table.add_many(rows)
+        self._env.pause()
+
+    def finish(self) -> int:
+        """Make it durable; returns its size in bytes. Raises OSError."""
+        origin = self._origin
+        info = self._table.finish(
+            {
+                "engine": _ENGINE,
+                "epoch": origin.epoch,
+                "sequence": origin.sequence,
+                "time_ms": origin.time_ms,
+                "chain": origin.chain,
+            }
+        )
+        self._file.sync()
+        self._env.sync_dir(self._directory)
+        self._file.close()
+        return info.size_bytes
+
+    def close(self) -> None:
+        """Close the file; idempotent. Raises OSError."""
+        self._file.close()
+
+
 def write_checkpoint(
     env: Env,
     directory: str,
@@ -83,30 +180,13 @@ def write_checkpoint(
 
     On an error the file is left for the caller (or the next recovery) to remove.
     """
-    path = checkpoint_path(directory, generation)
-    if env.exists(path):  # left by a checkpoint that failed or that a crash cut short
-        env.remove(path)
-    file = env.open(path, write=True, create=True, exclusive=True)
+    writer = CheckpointWriter(env, directory, generation, origin, compression)
     try:
-        writer = TableWriter(
-            file, generation, origin.store_id, TableOptions(compression=compression)
-        )
         for rows in slices:
-            writer.add_many(rows)
-            env.pause()
-        info = writer.finish(
-            {
-                "engine": _ENGINE,
-                "epoch": origin.epoch,
-                "sequence": origin.sequence,
-                "time_ms": origin.time_ms,
-            }
-        )
-        file.sync()
-        env.sync_dir(directory)
+            writer.add(rows)
+        return writer.finish()
     finally:
-        file.close()
-    return info.size_bytes
+        writer.close()
 
 
 def open_checkpoint(env: Env, path: str) -> File:
@@ -151,7 +231,8 @@ def _origin(table: Table, path: str, store_id: bytes) -> Origin:
     if not all(isinstance(number, int) for number in numbers):
         raise Corruption("the checkpoint does not say its position", path)
     epoch, sequence, time_ms = numbers
-    return Origin(store_id, epoch, sequence, time_ms)  # type: ignore[arg-type]
+    chain = properties.get("chain", 0)  # none in the checkpoints of older versions
+    return Origin(store_id, epoch, sequence, time_ms, chain)  # type: ignore[arg-type]
 
 
 def _free(env: Env, retired: list[dict[bytes, Any]]) -> None:

@@ -71,7 +71,7 @@ def verify_store(store: Store, progress: Progress | None = None) -> Report:
             pin = store.snapshot()  # so that no table goes while the files are read
             log = store.commit.log
             limits = {log.number: log.end}
-            known = store.engine.files()
+            known = store.engine.files() | store.arriving_files()
             walk = _Walk(store.env, store.directory, progress, limits, None, known)
             walk.run()
         walk.tables()

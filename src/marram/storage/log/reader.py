@@ -8,6 +8,7 @@ R2  bytes that some promise says were synced are never taken for a torn tail: a 
     frame's `synced`, the next log's `previous_end`, or the clean close noted in LOCK. Damage there
     is Corruption with file and offset.
 R3  memory is bounded by the largest intact frame; a length is believed only after its checksum.
+R4  what the log says of its history (KIND_HISTORY) is what its batches come to.
 
 Source of R2: Pebble's sync chunks. Without a promise a bad last frame is a torn tail, so damage
 to the very last group before a crash is the one case that cannot be told apart.
@@ -18,6 +19,7 @@ Threading: one reader, of a file nobody writes (or of its prefix below `limit`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from marram.coding.batch import Change, batch_end, decode
@@ -28,6 +30,9 @@ from marram.storage.log.format import (
     FILE_HEADER_SIZE,
     FRAME_HEADER_SIZE,
     FRAME_MAGIC,
+    HISTORY_SIZE,
+    KIND_HISTORY,
+    KIND_MARK,
     LOG,
     FileKind,
     FrameHeader,
@@ -35,6 +40,8 @@ from marram.storage.log.format import (
     place_of,
     unpack_frame_header,
     unpack_header,
+    unpack_history,
+    unpack_start,
 )
 
 _READ_SIZE = 1024 * 1024
@@ -54,18 +61,32 @@ def read_log_header(file: File) -> LogHeader | None:
 
     Raises Corruption: a damaged header over frames; UnsupportedFormat: a newer version.
     """
-    return read_header(file, LOG)
+    header, version = _read_header(file, LOG)
+    if header is None or version < 2:
+        return header
+    start = unpack_start(header, file.read(FRAME_HEADER_SIZE + HISTORY_SIZE, FILE_HEADER_SIZE))
+    if start is None:
+        # Written and synced with the header, before anything else.
+        if _all_zero(file, FILE_HEADER_SIZE):
+            return None
+        raise Corruption("the log's first frame is damaged", file.path, FILE_HEADER_SIZE)
+    return header._replace(start=start)
 
 
 def read_header(file: File, kind: FileKind) -> LogHeader | None:
-    """The same of any kind of framed file."""
+    """The header of any kind of framed file, likewise; of a log without what follows it."""
+    return _read_header(file, kind)[0]
+
+
+def _read_header(file: File, kind: FileKind) -> tuple[LogHeader | None, int]:
+    """(header, format version)."""
     data = file.read(FILE_HEADER_SIZE, 0)
     header, version = unpack_header(data, kind)
     if header is None:
         # A log's header is durable before its first frame is written: so a file without one holds
         # nothing unless it was damaged.
         if _all_zero(file, FILE_HEADER_SIZE):
-            return None
+            return None, 0
         raise Corruption(f"the {kind.name}'s header is damaged", file.path, 0)
     if version > kind.version:
         raise UnsupportedFormat(
@@ -73,7 +94,7 @@ def read_header(file: File, kind: FileKind) -> LogHeader | None:
         )
     if version < 1:
         raise Corruption(f"{kind.name} format {version}", file.path, 8)
-    return header
+    return header, version
 
 
 class FrameReader:
@@ -180,23 +201,57 @@ class FrameReader:
 class LogReader(FrameReader):
     """Iterate a log's batches; then `end` and `tail` tell how it ended.
 
-    promised, limit: as FrameReader has them.
+    promised, limit: as FrameReader has them. chain_at: the history checksum after that batch is
+    wanted as well, in `noted_chain`; None there where the log has not got it.
     """
 
     def __init__(
-        self, file: File, header: LogHeader, promised: int = 0, limit: int | None = None
+        self,
+        file: File,
+        header: LogHeader,
+        promised: int = 0,
+        limit: int | None = None,
+        chain_at: int = -1,
     ) -> None:
         super().__init__(file, LOG, header, promised, limit)
         self.last_sequence = header.base_sequence
         self.epoch = header.epoch
         self.time_ms = 0
+        self.batch_epoch, self.chain = header.history  # of the last batch
+        self._chain_at = chain_at
+        self.noted_chain = self.chain if chain_at == header.base_sequence else None
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches in order. Raises Corruption."""
         for header, payload in self.frames():
             self.time_ms = max(self.time_ms, header.time_ms)
-            self.epoch = header.epoch
+            # A replica's frames have their own epoch, and may follow a mark of a higher one.
+            self.epoch = max(self.epoch, header.epoch)
+            if header.kind == KIND_HISTORY:
+                self._check_history(header, payload)
+                continue
+            if header.batch_count:
+                self._fold(header, payload)
             yield from self._batches(header, payload, self.end)
+
+    def _fold(self, header: FrameHeader, payload: bytes) -> None:
+        """Bring the history checksum to the end of a frame."""
+        wanted = self._chain_at - header.first_sequence + 1
+        if 0 < wanted <= header.batch_count:
+            with suppress(ValueError):  # what is wrong is told where the frame is taken apart
+                self.noted_chain = crc32(payload[: end_of(payload, wanted)], self.chain)
+        self.chain = crc32(payload, self.chain)
+        self.batch_epoch = header.epoch
+
+    def _check_history(self, header: FrameHeader, payload: bytes) -> None:
+        """Compare what the log says of its history with what was read (R4)."""
+        found = (self.last_sequence + 1, self.batch_epoch, self.chain)
+        if (header.first_sequence, *unpack_history(payload)) != found:
+            raise Corruption(
+                f"the history up to batch {self.last_sequence} is not the one that was written",
+                self._file.path,
+                self.end,
+            )
 
     def _batches(self, header: FrameHeader, payload: bytes, start: int) -> Iterator[Batch]:
         """Take a frame apart. Its checksums match, so anything odd inside is Corruption."""
@@ -219,6 +274,35 @@ class LogReader(FrameReader):
             yield Batch(self.last_sequence, header.epoch, header.time_ms, changes)
         if at != len(payload):
             raise Corruption("bytes after the last batch", self._file.path, start)
+
+
+def ends_before(file: File, header: LogHeader, following: LogHeader) -> bool:
+    """Whether a log, by its last frame, ends where `following` says that it begins.
+
+    Reads that frame only. Raises OSError.
+    """
+    if header.store_id != following.store_id:
+        return False
+    kind, payload_size = (KIND_MARK, 0) if header.start is None else (KIND_HISTORY, HISTORY_SIZE)
+    offset = following.previous_end - FRAME_HEADER_SIZE - payload_size
+    data = file.read(FRAME_HEADER_SIZE + payload_size, max(offset, 0))
+    number, owner = place_of(header, LOG)
+    seed = place_seed(number, offset, owner)
+    frame = unpack_frame_header(data, 0, offset, seed, (kind,))
+    if frame is None or frame.first_sequence != following.base_sequence + 1:
+        return False
+    payload = data[FRAME_HEADER_SIZE:]
+    if crc32(payload, seed) != frame.payload_checksum:
+        return False
+    return kind == KIND_MARK or unpack_history(payload) == following.history
+
+
+def end_of(payload: bytes, count: int) -> int:
+    """Where the first `count` batches of a frame's payload end. Raises ValueError: it has less."""
+    at = 0
+    for _ in range(count):
+        at = batch_end(payload, at, len(payload))
+    return at
 
 
 def _all_zero(file: File, start: int) -> bool:
