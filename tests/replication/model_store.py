@@ -13,15 +13,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from marram.coding.batch import DELETE, PUT, Change, batch_end, decode, encode
-from marram.errors import Error
+from marram.errors import LogGone
 from marram.replication.effects import Row
 from marram.replication.messages import Mark
 
 State = dict[tuple[int, bytes], tuple[bytes, int, int]]
-
-
-class LogGone(Error):
-    """The tail begins before the log does."""
 
 
 class Frame(NamedTuple):
@@ -147,9 +143,13 @@ class Installation:
         self._state = {}
 
 
-class Pin(NamedTuple):
+@dataclass(frozen=True)
+class Pin:
     position: int
     state: State
+
+    def __len__(self) -> int:
+        return len(self.state)
 
 
 class ModelStore:
@@ -300,6 +300,12 @@ class ModelStore:
 
     def install(self, store_id: bytes, epoch: int, mark: Mark, time_ms: int) -> Installation:
         return Installation(self, store_id, epoch, mark)
+
+    def follow(self) -> None:
+        pass
+
+    def lead(self) -> None:
+        pass
 
     def set_aside(self, after: int) -> str | None:
         kept = Tail(self, max(after, self.oldest)).read(1 << 30)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from marram.errors import LogGone
 from marram.replication import effects as fx
 from marram.replication.acks import AckRules, Level, Verdict
 from marram.replication.credentials import Secret
@@ -17,9 +18,10 @@ from marram.replication.lag import Timeline
 from marram.replication.messages import NO_STORE, Code, Hello, Mark
 from marram.replication.primary import FeedOptions, Host, Standing
 from marram.replication.replica import Follower, FollowerOptions, Own, State
-from tests.replication.model_store import Frame, LogGone
+from tests.replication.model_store import Frame
 from tests.replication.network import MS, End, connect
 
+TICK_NS = 8 * MS
 SECRET = Secret(b"scrypt$14$8$1$c2FsdA==", b"digest of a password")
 FEED = FeedOptions(
     window_bytes=600, chunk_bytes=150, heartbeat_ns=40 * MS, silence_ns=250 * MS,
@@ -66,7 +68,6 @@ class Downlink:
         """The effects, in order; what they lead to comes after them."""
         for effect in todo:
             self.step(effect)
-        self.node.arm()
 
     def report(self, outcome: Callable[[], list[fx.Effect]]) -> None:
         """Report an outcome: at once, or later, unless the link is closed by then."""
@@ -136,8 +137,7 @@ class Downlink:
         if mark is None:
             self.report(lambda: self.feed.failed("a checkpoint came between"))
         else:
-            size = len(self.pin.state) if hasattr(self.pin, "state") else len(self.pin)
-            self.report(lambda: self.feed.pinned(mark, size, node.standing(), node.now))
+            self.report(lambda: self.feed.pinned(mark, len(self.pin), node.standing(), node.now))
 
     def read_rows(self, max_bytes: int) -> list[fx.Effect]:
         rows: list[fx.Row] = []
@@ -181,7 +181,6 @@ class Uplink:
     def do(self, todo: list[fx.Effect]) -> None:
         for effect in todo:
             self.step(effect)
-        self.node.arm()
 
     def report(self, outcome: Callable[[], list[fx.Effect]]) -> None:
         link = self.link
@@ -212,6 +211,7 @@ class Uplink:
                 node.raise_epoch(epoch)
                 self.report(lambda: follower.epoch_raised(epoch, node.now))
             case fx.SetAside(after):
+                node.flush()
                 if store.set_aside(after) is not None:
                     node.world.counts["set aside"] += 1
                 self.report(lambda: follower.was_set_aside(after, node.now))
@@ -244,6 +244,7 @@ class Uplink:
                 raise AssertionError(effect)
 
     def finish(self) -> list[fx.Effect]:
+        self.node.flush()
         self.installation.finish()
         self.node.installed(self.install_mark)
         return self.follower.installed(self.node.now)
@@ -294,8 +295,8 @@ class Node:
         self.group: Any = None
         self.fenced = False
         self.opened_at = 0
-        self.armed_ns = 0
         self.slow_ns = 0
+        self.told: int | None = None
         self.run_id = b""
 
     # -- life --------------------------------------------------------------------------------------
@@ -314,9 +315,10 @@ class Node:
         self.world.check_recovered(self)
         self.opened_at = self.store.last
         self.fenced = False
-        self.armed_ns = self.slow_ns = 0
+        self.slow_ns = 0
         self.timeline = Timeline(self.store.last, self.now)
         self.settle_role()
+        self.tick()
 
     def crash(self, survival: float) -> None:
         """The power fails."""
@@ -364,20 +366,6 @@ class Node:
         self.slow_ns = max(self.slow_ns, self.now + delay)
         self.later(self.slow_ns, event)
 
-    def arm(self) -> None:
-        """See to it that the machines are told of the time when they want to be."""
-        due = [link.feed.deadline_ns for link in self.downlinks]
-        if self.uplink is not None and self.uplink.follower.deadline_ns is not None:
-            due.append(self.uplink.follower.deadline_ns)
-        if self.rules.deadline_ns is not None:
-            due.append(self.rules.deadline_ns)
-        if not due:
-            return
-        first = max(min(due), self.now + MS // 10)
-        if self.armed_ns <= self.now or first < self.armed_ns:
-            self.armed_ns = first
-            self.later(first, self.tick)
-
     def tick(self) -> None:
         for link in list(self.downlinks):
             if link.feed.deadline_ns <= self.now:
@@ -385,8 +373,10 @@ class Node:
         uplink = self.uplink
         if uplink is not None and (uplink.follower.deadline_ns or self.now + 1) <= self.now:
             uplink.do(uplink.follower.tick(self.now))
-        self.verdicts(self.rules.tick(self.now))
-        self.arm()
+        late = self.rules.tick(self.now)
+        if late:
+            self.verdicts(late)
+        self.later(self.now + TICK_NS, self.tick)
 
     # -- roles -------------------------------------------------------------------------------------
 
@@ -419,10 +409,14 @@ class Node:
         self.restart_links("another role")
         self.end_replies()
         self.rules = AckRules(self.world.need, self.world.level) if self.is_primary else AckRules()
+        self.flush()
         if self.is_primary:
+            self.store.lead()
             self.fenced = False
             self.store.set_bound(self.rules.bound)
-        elif self.upstream is not None:
+        else:
+            self.store.follow()
+        if not self.is_primary and self.upstream is not None:
             self.store.set_bound(0)
             self.uplink = Uplink(self, self.upstream)
             self.uplink.do(self.uplink.follower.start(self.now))
@@ -446,6 +440,7 @@ class Node:
 
     def raise_epoch(self, epoch: int) -> None:
         if epoch > self.store.epoch:
+            self.flush()
             self.store.raise_epoch(epoch)
             self.world.epochs[self.name] = epoch
             self.restart_links("another epoch")
@@ -464,7 +459,6 @@ class Node:
             return
         link = Downlink(self, end)
         self.downlinks.append(link)
-        self.arm()
 
     def gone(self, link: Downlink) -> None:
         if link in self.downlinks:
@@ -520,6 +514,12 @@ class Node:
         self.group = group
         self.later(self.now + self.world.sync_ns(), lambda: self.synced(group))
 
+    def flush(self) -> None:
+        """Write all there is, now: what changes the log as a whole would wait for that."""
+        while self.group is not None:
+            self.synced(self.group)
+            self.kick()
+
     def synced(self, group: Any) -> None:
         if self.group is not group:
             return
@@ -536,9 +536,12 @@ class Node:
         self.kick()
 
     def committed_moved(self) -> None:
+        standing = self.standing()
         for link in list(self.downlinks):
-            link.do(link.feed.advanced(self.standing(), self.now))
+            link.do(link.feed.advanced(standing, self.now))
         committed = self.store.committed
+        if not self.replies:
+            return
         ready = [r for r in self.replies if r.sequence <= committed and not r.ticket]
         for reply in ready:
             self.replies.remove(reply)
@@ -556,8 +559,11 @@ class Node:
                     self.replies.remove(reply)
                     reply.done(False)
         if self.is_primary:
+            before = self.store.committed
             self.store.set_bound(self.rules.bound)
-            self.committed_moved()
+            if self.store.committed != before or self.rules.bound != self.told:
+                self.told = self.rules.bound
+                self.committed_moved()
 
     # -- clients -----------------------------------------------------------------------------------
 
@@ -595,7 +601,6 @@ class Node:
         self.replies.append(reply)
         self.later(self.now + 200 * MS, lambda: self.give_up(reply))
         self.kick()
-        self.arm()
         return mark
 
     def give_up(self, reply: Reply) -> None:

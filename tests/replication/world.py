@@ -23,11 +23,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from marram.coding.batch import delete, encode, put
+from marram.env.memory import MemoryEnv
 from marram.replication.acks import Level
 from marram.replication.messages import Batches, Mark
 from marram.replication.primary import Feed
 from marram.replication.replica import Follower
+from marram.storage.options import Options
 from tests.replication.model_store import Disk, ModelStore
+from tests.replication.real_store import RealStore
 from tests.replication.network import MS, Loop, Network, Weather
 from tests.replication.shell import Node
 
@@ -52,8 +55,9 @@ class Op:
 
 
 class World:
-    """One history. follower, feed, store_class: what tests replace to plant bugs; checks_epochs:
-    look at a raised epoch after a power cut, and not only at what follows from it.
+    """One history. engine: of real stores; None for the model. follower, feed, store_class: what
+    tests replace to plant bugs; checks_epochs: look at a raised epoch after a power cut, and not
+    only at what follows from it.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class World:
         follower: Callable[..., Follower] = Follower,
         feed: Callable[..., Feed] = Feed,
         store_class: type[ModelStore] = ModelStore,
+        engine: str | None = None,
         checks_epochs: bool = True,
     ) -> None:
         self.seed = seed
@@ -91,8 +96,15 @@ class World:
         self._failing_over = False
         self.current = "a"  # who is, or is to be, the primary
         self.nodes = {name: Node(self, name) for name in NAMES}
+        self.options = Options(
+            engine=engine, checkpoint_log_bytes=0, memtable_bytes=64 << 10,
+            replica_log_bytes=rng.choice((0, 400, 2000, 1 << 20)),
+        )  # fmt: skip
         for name, node in self.nodes.items():
-            node.disk = Disk(name.encode().ljust(16, b"*"))
+            if engine is None:
+                node.disk = Disk(name.encode().ljust(16, b"*"))
+            else:
+                node.disk = MemoryEnv(seed=ord(name))
             node.is_primary = name == "a"
             node.upstream = None if name == "a" else "b" if self.is_chain and name == "c" else "a"
 
@@ -109,16 +121,19 @@ class World:
         return int(self.rng.random() * 3 * MS) + MS // 10
 
     def open_store(self, node: Node) -> Any:
-        return self.store_class(node.disk, lambda: self.loop.now_ns // MS)
+        if self.options.engine is None:
+            return self.store_class(node.disk, lambda: self.loop.now_ns // MS)
+        return RealStore(node.disk, self.options)
 
     def crash_disk(self, node: Node, survival: float) -> Any:
         return node.store.crash(self.rng, survival, node.group)
 
     def time_ms(self, store: Any) -> int:
-        return self.loop.now_ns // MS
+        return self.loop.now_ns // MS if self.options.engine is None else store.store.now_ms()
 
     def hear_time(self, store: Any, time_ms: int) -> None:
-        assert time_ms <= self.loop.now_ns // MS
+        if self.options.engine is not None:
+            store.store.clock.hear(time_ms)
 
     def note_sent(self, message: Any) -> None:
         if isinstance(message, Batches):
@@ -296,6 +311,7 @@ class World:
     def do_checkpoint(self) -> None:
         for node in self.live():
             if self.rng.random() < 0.6:
+                node.flush()
                 node.store.checkpoint(self.retention)
 
     def do_weather(self) -> None:
