@@ -15,6 +15,7 @@
     ├── StoreFull                      no room could be reserved; nothing was written, retry later
     ├── StoreFailed                    a durable write failed earlier; only reopening heals it
     │   └── OutcomeUnknown             ... and it was yours: it may or may not have happened
+    ├── LogGone                        the log does not reach back so far: take a full copy
     ├── Interrupted                    told to stop half-way; what was done stays, nothing is lost
     ├── Corruption                     bytes on disk are not what was written
     ├── ProtocolError                  a peer's bytes are not the protocol
@@ -104,6 +105,10 @@ class StoreFailed(Error):
 
 class OutcomeUnknown(StoreFailed):
     """The failure hit this very write: it may or may not survive the next recovery."""
+
+
+class LogGone(Error):
+    """The log that somebody wants to go on from is not there any more; only the whole state is."""
 
 
 class Interrupted(Error):

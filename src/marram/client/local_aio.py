@@ -96,7 +96,7 @@ class _NotingStore(Store):
         self.__dict__ = store.__dict__
         self.noted = 0
 
-    def wait(self, sequence: int) -> None:
+    def wait(self, sequence: int, timeout_s: float | None = None) -> None:
         """Note the position instead; _Face awaits it before the answer is given away."""
         self.noted = max(self.noted, sequence)
 

@@ -23,7 +23,7 @@ from typing import Any, Final, cast
 from marram.node.node import Node
 from marram.node.session import Buffers, Session
 from marram.node.settings import OutputLimit
-from marram.server.commit import Committer
+from marram.server.commit import STILL_REPLICATING, Committer
 from marram.server.config import ServerConfig
 from marram.server.logs import event
 
@@ -40,6 +40,9 @@ WRITE_HIGH_BYTES: Final = 256 << 10  # in the transport's buffer
 HELD_HIGH_BYTES: Final = 1 << 20  # waiting for commits
 OUT_HIGH_BYTES: Final = 256 << 10  # produced in one go
 TURN_REQUESTS: Final = 1024  # run in one go
+LOG_FAILED: Final = (
+    "the log failed before this was known to be durable: it may or may not have happened"
+)
 CLOSE_GRACE_S: Final = 10  # for taking the last replies
 _TICKS_A_SECOND: Final = 10
 _ABSTRACT: Final = "every protocol has its own"
@@ -145,7 +148,7 @@ class Connection:
         """Run requests in order, until the end or until stalled; the rest goes to _todo."""
         raise AssertionError(_ABSTRACT)
 
-    def _in_doubt(self, replies: int) -> bytes:
+    def _in_doubt(self, replies: int, why: str = LOG_FAILED) -> bytes:
         """The bytes of that many errors saying that a write's outcome is unknown."""
         raise AssertionError(_ABSTRACT)
 
@@ -241,6 +244,25 @@ class Connection:
         self._write(b"".join(parts))
         self._resume(HELD)
         self._close_if_done()
+
+    def give_up(self, position: int) -> None:
+        """What was held for replicas up to `position` is in doubt; the rest is held on."""
+        parts = []
+        while self._held and self._held[0][0] <= max(position, self._queue.committed):
+            at, data, replies = self._held.popleft()
+            self._held_bytes -= len(data)
+            in_doubt = at > self._queue.committed
+            parts.append(self._in_doubt(replies, STILL_REPLICATING) if in_doubt else data)
+        self._write(b"".join(parts))
+        self.release(self._queue.committed)
+
+    def take_over(self) -> tuple[asyncio.Transport, str]:
+        """Give the connection away, with its peer's address: it is no client's any more."""
+        self._clients.connections.discard(self)
+        self._node.close_session(self.session)
+        self._stalled |= CLOSING
+        self._todo = []
+        return self._transport, self.session.address
 
     def finish(self) -> None:
         """The server is closing: end once what runs has been answered."""

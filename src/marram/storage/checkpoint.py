@@ -80,6 +80,115 @@ class MemoryGeneration:
         _free(env, retired)
 
 
+class MemoryReplacement:
+    """Another store's rows taking the place of the map; an engine.Replacement."""
+
+    def __init__(
+        self, home: Home, number: int, origin: Origin, engine: MemoryEngine, into: MemoryEngine
+    ) -> None:
+        """into: an empty engine, which is filled with them."""
+        self._home = home
+        self._number = number
+        self._origin = origin
+        self._engine = engine
+        self._into = into
+        self._is_ours = True  # whether checkpoint.N is to be removed where this fails
+        self._writer = CheckpointWriter(
+            home.env, home.directory, number, origin, home.options.compression
+        )
+
+    def add(self, rows: list[Row]) -> None:
+        """Write the next rows. Raises InvalidArgument, OSError."""
+        self._writer.add(rows)
+
+    def finish(self) -> None:
+        """Make the checkpoint durable, and read the map from it. Raises OSError, Corruption."""
+        self._writer.finish()
+        home, origin = self._home, self._origin
+        load_checkpoint(home.env, home.directory, self._number, origin.store_id, self._into)
+
+    @contextlib.contextmanager
+    def switching(self) -> Iterator[Callable[[], None]]:
+        """Around the switch of `version`; what is given changes the map."""
+        self._is_ours = False
+        yield lambda: self._engine.replace(self._into)
+
+    def files(self) -> frozenset[str]:
+        """It has no tables."""
+        return frozenset()
+
+    def end(self) -> None:
+        """Remove what did not become a generation."""
+        with contextlib.suppress(OSError):  # recovery removes it as well
+            self._writer.close()
+            if self._is_ours:
+                self._home.env.remove(checkpoint_path(self._home.directory, self._number))
+
+
+class CheckpointWriter:
+    """checkpoint.N being written from rows in table order; finish() or close() ends it.
+
+    On an error the file is left for the caller (or the next recovery) to remove.
+    """
+
+    def __init__(
+        self, env: Env, directory: str, generation: int, origin: Origin, compression: str
+    ) -> None:
+        """Raises OSError."""
+        self._env = env
+        self._directory = directory
+        self._origin = origin
+        path = checkpoint_path(directory, generation)
+        if env.exists(path):  # left by a checkpoint that failed or that a crash cut short
+            env.remove(path)
+        self._file = env.open(path, write=True, create=True, exclusive=True)
+        try:
+            options = TableOptions(compression=compression)
+            self._table = TableWriter(self._file, generation, origin.store_id, options)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def add(self, rows: list[Row]) -> None:
+        """Write the next rows; other threads run then. Raises InvalidArgument, OSError."""
+        if rows:
+            self._table.add_many(rows)
+        self._env.pause()
+
+    def add_columns(
+        self,
+        keyspace: int,
+        keys: list[bytes],
+        values: list[bytes],
+        deadlines: Sequence[int] | None,
+        types: Sequence[int] | None,
+    ) -> None:
+        """add(), of rows of one keyspace by column. Raises OSError."""
+        self._table.add_columns(keyspace, keys, values, deadlines, types)
+        self._env.pause()
+
+    def finish(self) -> int:
+        """Make it durable; returns its size in bytes. Raises OSError."""
+        origin = self._origin
+        info = self._table.finish(
+            {
+                "engine": _ENGINE,
+                "epoch": origin.epoch,
+                "sequence": origin.sequence,
+                "time_ms": origin.time_ms,
+                "chain": origin.chain,
+            }
+        )
+        self._file.sync()
+        self._env.sync_dir(self._directory)
+        self._file.close()
+        return info.size_bytes
+
+    def close(self) -> None:
+        """Close the file; idempotent. Raises OSError."""
+        self._file.close()
+
+
 def write_checkpoint(
     env: Env,
     directory: str,
@@ -93,30 +202,13 @@ def write_checkpoint(
     slices: of the map, in order; each is written with the interpreter held (K2).
     On an error the file is left for the caller (or the next recovery) to remove.
     """
-    path = checkpoint_path(directory, generation)
-    if env.exists(path):  # left by a checkpoint that failed or that a crash cut short
-        env.remove(path)
-    file = env.open(path, write=True, create=True, exclusive=True)
+    writer = CheckpointWriter(env, directory, generation, origin, compression)
     try:
-        writer = TableWriter(
-            file, generation, origin.store_id, TableOptions(compression=compression)
-        )
         for keyspace, columns in slices:
             writer.add_columns(keyspace, *columns)
-            env.pause()
-        info = writer.finish(
-            {
-                "engine": _ENGINE,
-                "epoch": origin.epoch,
-                "sequence": origin.sequence,
-                "time_ms": origin.time_ms,
-            }
-        )
-        file.sync()
-        env.sync_dir(directory)
+        return writer.finish()
     finally:
-        file.close()
-    return info.size_bytes
+        writer.close()
 
 
 def by_column(slices: Iterable[list[Row]]) -> Iterator[Slice]:
@@ -168,7 +260,7 @@ def load_checkpoint(
     file = open_checkpoint(env, path)
     try:
         table = Table.open(file, generation, store_id)
-        origin = _origin(table, path, store_id)
+        origin = origin_of(table, path, store_id)
         if table.largest[:1] >= _END:
             raise Corruption(f"keyspace {table.largest[0]} out of range", path)
         for keyspace in range(KEYSPACES):
@@ -197,7 +289,8 @@ def _load(space: Space, columns: Columns, path: str) -> None:
         raise Corruption(str(error), path) from None
 
 
-def _origin(table: Table, path: str, store_id: bytes) -> Origin:
+def origin_of(table: Table, path: str, store_id: bytes) -> Origin:
+    """What state a checkpoint holds. Raises Corruption, UnsupportedFormat."""
     properties = table.properties
     engine = properties.get("engine")
     if engine != _ENGINE:
@@ -206,7 +299,8 @@ def _origin(table: Table, path: str, store_id: bytes) -> Origin:
     if not all(isinstance(number, int) for number in numbers):
         raise Corruption("the checkpoint does not say its position", path)
     epoch, sequence, time_ms = numbers
-    return Origin(store_id, epoch, sequence, time_ms)  # type: ignore[arg-type]
+    chain = properties.get("chain", 0)  # none in the checkpoints of older versions
+    return Origin(store_id, epoch, sequence, time_ms, chain)  # type: ignore[arg-type]
 
 
 def _free(env: Env, retired: list[dict[bytes, Any]]) -> None:

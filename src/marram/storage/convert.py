@@ -59,18 +59,20 @@ def convert(
         raise NotAStore(f"{source} holds no store")
     lock = DirectoryLock.acquire(env, source)
     try:
-        found, origin = _read(env, source, lock.read_note(), engine)
+        found, origin, epoch = _read(env, source, lock.read_note(), engine)
         try:
             _claim(env, target)
-            return _write(env, target, options, found, origin, progress)
+            return _write(env, target, options, found, origin, epoch, progress)
         finally:
             found.close()
     finally:
         lock.release()
 
 
-def _read(env: Env, directory: str, note: CloseNote | None, other: str) -> tuple[Engine, Origin]:
-    """The state of a store, and as of when, as recovery would find it (E1)."""
+def _read(
+    env: Env, directory: str, note: CloseNote | None, other: str
+) -> tuple[Engine, Origin, int]:
+    """The state of a store, as of when, and its epoch, as recovery would find it (E1)."""
     generation = layout.read_version(env, directory)
     held = engines.engine_of(env, directory, generation)
     if held == other:
@@ -91,7 +93,8 @@ def _read(env: Env, directory: str, note: CloseNote | None, other: str) -> tuple
             engine.close()
             raise
     now_ms = StoreClock(env, replay.time_ms).now_ms()
-    return engine, Origin(store_id, replay.epoch, replay.sequence, now_ms)
+    epoch, chain = replay.history or (0, 0)
+    return engine, Origin(store_id, epoch, replay.sequence, now_ms, chain), replay.epoch
 
 
 def _write(
@@ -100,6 +103,7 @@ def _write(
     options: Options,
     engine: Engine,
     origin: Origin,
+    epoch: int,
     progress: Progress | None,
 ) -> Converted:
     pin = engine.snapshot(origin.sequence)
@@ -116,10 +120,10 @@ def _write(
     try:
         slices = rows_of(pin, origin.time_ms, _NO_LOCK, check, progress)
         own = origin._replace(store_id=env.random_bytes(16))  # E4
-        recovery.write_first_generation(env, target, options, own, map(counted, slices))
+        recovery.write_first_generation(env, target, options, own, map(counted, slices), epoch)
     finally:
         engine.release(pin)
-    return Converted(Position(origin.epoch, origin.sequence), keys)
+    return Converted(Position(epoch, origin.sequence), keys)
 
 
 def _claim(env: Env, target: str) -> None:

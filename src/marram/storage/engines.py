@@ -63,7 +63,7 @@ def write_first(
 ) -> None:
     """Write checkpoint.0, and what it names, from rows in table order. Raises OSError."""
     if options.engine == LSM:
-        from marram.storage.lsm.flush import write_store
+        from marram.storage.lsm.loading import write_store
 
         write_store(env, directory, options, origin, slices)
     else:

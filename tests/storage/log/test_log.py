@@ -200,9 +200,9 @@ def test_a_damaged_header_over_frames_is_corruption() -> None:
 def test_a_newer_format_is_refused_by_version() -> None:
     env = MemoryEnv()
     env.make_dir("/db")
-    env.put_file(PATH, newer_header(2))
+    env.put_file(PATH, newer_header(3))
 
-    with pytest.raises(UnsupportedFormat, match="log format 2"):
+    with pytest.raises(UnsupportedFormat, match="log format 3"):
         read_log_header(env.open(PATH))
 
 

@@ -98,7 +98,7 @@ def test_t2_counts_are_not_written_down_while_a_key_is_being_settled(
     assert isinstance(engine, LsmEngine)
     memtable = engine.tree.active
     with store.lock:
-        work = engine.begin_generation(store.generations._home, 9, store.last)
+        work = engine.begin_generation(store.generations.home, 9, store.last)
     work._origin = Origin(store.store_id, 1, store.last, 0)  # as write() does, which settles later
     memtable.ranges = blocking = Blocking()
     counting = threading.Thread(target=lambda: len(db), daemon=True)

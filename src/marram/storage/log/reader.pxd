@@ -9,6 +9,8 @@ cdef Py_ssize_t _HEADER_SIZE
 cdef unsigned int _MAGIC
 cdef unsigned int _CRC32
 cdef unsigned int _MARK
+cdef unsigned int _HISTORY
+cdef Py_ssize_t _HISTORY_SIZE
 cdef Py_ssize_t _CHECKED
 cdef bint _COMPILED
 
@@ -54,7 +56,14 @@ cdef class LogReader(FrameReader):
     cdef public long long last_sequence
     cdef public unsigned long long epoch
     cdef public unsigned long long time_ms
+    cdef public unsigned long long batch_epoch
+    cdef public unsigned int chain
+    cdef public object noted_chain
+    cdef long long _chain_at
 
+    cdef bint _enter(self) except -1
+    @cython.locals(wanted=cython.longlong)
+    cdef int _fold(self) except -1
     @cython.locals(count=Py_ssize_t)
     cpdef Py_ssize_t replay(self, BatchSink sink, long long after) except -1
     @cython.locals(

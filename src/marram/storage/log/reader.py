@@ -8,6 +8,7 @@ R2  bytes that some promise says were synced are never taken for a torn tail: a 
     frame's `synced`, the next log's `previous_end`, or the clean close noted in LOCK. Damage there
     is Corruption with file and offset.
 R3  memory is bounded by the largest intact frame; a length is believed only after its checksum.
+R4  what the log says of its history (KIND_HISTORY) is what its batches come to.
 
 Source of R2: Pebble's sync chunks. Without a promise a bad last frame is a torn tail, so damage
 to the very last group before a crash is the one case that cannot be told apart.
@@ -18,11 +19,13 @@ Threading: one reader, of a file nobody writes (or of its prefix below `limit`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from marram.coding.batch import Change, batch_end, decode
 from marram.coding.checksum import (
     KIND_CRC32,
+    crc32,
     crc32_short,
     number_seed,
     place_seed,
@@ -36,6 +39,8 @@ from marram.storage.log.format import (
     FILE_HEADER_SIZE,
     FRAME_HEADER_SIZE,
     FRAME_MAGIC,
+    HISTORY_SIZE,
+    KIND_HISTORY,
     KIND_MARK,
     LOG,
     FileKind,
@@ -44,6 +49,8 @@ from marram.storage.log.format import (
     place_of,
     unpack_frame_header,
     unpack_header,
+    unpack_history,
+    unpack_start,
 )
 
 _COMPILED = state() == "compiled"
@@ -55,6 +62,7 @@ _HEADER_SIZE = FRAME_HEADER_SIZE
 _CHECKED = _HEADER_SIZE - 4  # bytes of a frame's header that its checksum covers
 _MAGIC = int.from_bytes(FRAME_MAGIC, "little")
 _CRC32, _MARK = KIND_CRC32, KIND_MARK
+_HISTORY, _HISTORY_SIZE = KIND_HISTORY, HISTORY_SIZE
 _SEQUENCE_LIMIT = 2**63  # sequence numbers are below it
 
 
@@ -72,18 +80,32 @@ def read_log_header(file: File) -> LogHeader | None:
 
     Raises Corruption: a damaged header over frames; UnsupportedFormat: a newer version.
     """
-    return read_header(file, LOG)
+    header, version = _read_header(file, LOG)
+    if header is None or version < 2:
+        return header
+    start = unpack_start(header, file.read(FRAME_HEADER_SIZE + HISTORY_SIZE, FILE_HEADER_SIZE))
+    if start is None:
+        # Written and synced with the header, before anything else.
+        if _all_zero(file, FILE_HEADER_SIZE):
+            return None
+        raise Corruption("the log's first frame is damaged", file.path, FILE_HEADER_SIZE)
+    return header._replace(start=start)
 
 
 def read_header(file: File, kind: FileKind) -> LogHeader | None:
-    """The same of any kind of framed file."""
+    """The header of any kind of framed file, likewise; of a log without what follows it."""
+    return _read_header(file, kind)[0]
+
+
+def _read_header(file: File, kind: FileKind) -> tuple[LogHeader | None, int]:
+    """(header, format version)."""
     data = file.read(FILE_HEADER_SIZE, 0)
     header, version = unpack_header(data, kind)
     if header is None:
         # A log's header is durable before its first frame is written: so a file without one holds
         # nothing unless it was damaged.
         if _all_zero(file, FILE_HEADER_SIZE):
-            return None
+            return None, 0
         raise Corruption(f"the {kind.name}'s header is damaged", file.path, 0)
     if version > kind.version:
         raise UnsupportedFormat(
@@ -91,7 +113,7 @@ def read_header(file: File, kind: FileKind) -> LogHeader | None:
         )
     if version < 1:
         raise Corruption(f"{kind.name} format {version}", file.path, 8)
-    return header
+    return header, version
 
 
 class FrameReader:
@@ -243,6 +265,8 @@ class FrameReader:
             return False
         if self._synced > start:
             return False
+        if kind == _HISTORY:
+            return self._stop == _HISTORY_SIZE and self._count == 0
         return kind != _MARK or (self._stop == 0 and self._count == 0)
 
     def _reach(self, offset: int, size: int) -> int:
@@ -285,12 +309,18 @@ class _Decoded(BatchSink):
 class LogReader(FrameReader):
     """Iterate a log's batches, or replay() them; then `end` and `tail` tell how it ended.
 
-    promised, limit: as FrameReader has them. Raises Corruption: the header's sequence number is
-    beyond all.
+    promised, limit: as FrameReader has them. chain_at: the history checksum after that batch is
+    wanted as well, in `noted_chain`; None there where the log has not got it. Raises Corruption:
+    the header's sequence number is beyond all.
     """
 
     def __init__(
-        self, file: File, header: LogHeader, promised: int = 0, limit: int | None = None
+        self,
+        file: File,
+        header: LogHeader,
+        promised: int = 0,
+        limit: int | None = None,
+        chain_at: int = -1,
     ) -> None:
         super().__init__(file, LOG, header, promised, limit)
         if header.base_sequence >= _SEQUENCE_LIMIT:
@@ -298,13 +328,20 @@ class LogReader(FrameReader):
         self.last_sequence = header.base_sequence
         self.epoch = header.epoch
         self.time_ms = 0
+        self.batch_epoch, self.chain = header.history  # of the last batch
+        self._chain_at = chain_at
+        self.noted_chain = self.chain if chain_at == header.base_sequence else None
+        self.batch_epoch, self.chain = header.history  # of the last batch
+        self._chain_at = chain_at
+        self.noted_chain = self.chain if chain_at == header.base_sequence else None
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches in order. Raises Corruption."""
         while self._next():
-            frame = _Decoded(self._frame_epoch, self._frame_ms)
-            self._take_apart(frame, 0)
-            yield from frame.batches
+            if self._enter():
+                frame = _Decoded(self._frame_epoch, self._frame_ms)
+                self._take_apart(frame, 0)
+                yield from frame.batches
             self.end += _HEADER_SIZE + self._stop - self._start
         self._judge_tail()
 
@@ -315,15 +352,47 @@ class LogReader(FrameReader):
         """
         count = 0
         while self._next():
-            count += self._take_apart(sink, after)
+            if self._enter():
+                count += self._take_apart(sink, after)
             self.end += _HEADER_SIZE + self._stop - self._start
         self._judge_tail()
         return count
 
+    def _enter(self) -> bool:
+        """Note what the present frame says; whether there is more in it."""
+        self.time_ms = max(self.time_ms, self._frame_ms)
+        # A replica's frames have their own epoch, and may follow a mark of a higher one.
+        self.epoch = max(self.epoch, self._frame_epoch)
+        if self._frame_kind == _HISTORY:
+            self._check_history()
+            return False
+        if self._count:
+            self._fold()
+        return True
+
+    def _fold(self) -> None:
+        """Bring the history checksum to the end of the frame."""
+        wanted = self._chain_at - self._first + 1
+        if 0 < wanted <= self._count:
+            payload = self._window[self._start : self._stop]
+            with suppress(ValueError):  # what is wrong is told where the frame is taken apart
+                self.noted_chain = crc32(payload[: end_of(payload, wanted)], self.chain)
+        self.chain = crc32_short(self._window, self._start, self._stop, self.chain)
+        self.batch_epoch = self._frame_epoch
+
+    def _check_history(self) -> None:
+        """Compare what the log says of its history with what was read (R4)."""
+        payload = self._window[self._start : self._stop]
+        found = (self.last_sequence + 1, self.batch_epoch, self.chain)
+        if (self._first, *unpack_history(payload)) != found:
+            raise Corruption(
+                f"the history up to batch {self.last_sequence} is not the one that was written",
+                self._file.path,
+                self.end,
+            )
+
     def _take_apart(self, sink: BatchSink, after: int) -> int:
         """Hand a frame's batches over. Its checksums match, so anything odd in it is Corruption."""
-        self.time_ms = max(self.time_ms, self._frame_ms)
-        self.epoch = self._frame_epoch
         sequence = self.last_sequence
         if self._first != sequence + 1:
             raise Corruption(f"batch {self._first} follows {sequence}", self._file.path, self.end)
@@ -346,6 +415,35 @@ class LogReader(FrameReader):
         if at != stop:
             raise Corruption("bytes after the last batch", self._file.path, self.end)
         return handed
+
+
+def ends_before(file: File, header: LogHeader, following: LogHeader) -> bool:
+    """Whether a log, by its last frame, ends where `following` says that it begins.
+
+    Reads that frame only. Raises OSError.
+    """
+    if header.store_id != following.store_id:
+        return False
+    kind, payload_size = (KIND_MARK, 0) if header.start is None else (KIND_HISTORY, HISTORY_SIZE)
+    offset = following.previous_end - FRAME_HEADER_SIZE - payload_size
+    data = file.read(FRAME_HEADER_SIZE + payload_size, max(offset, 0))
+    number, owner = place_of(header, LOG)
+    seed = place_seed(number, offset, owner)
+    frame = unpack_frame_header(data, 0, offset, seed, (kind,))
+    if frame is None or frame.first_sequence != following.base_sequence + 1:
+        return False
+    payload = data[FRAME_HEADER_SIZE:]
+    if crc32(payload, seed) != frame.payload_checksum:
+        return False
+    return kind == KIND_MARK or unpack_history(payload) == following.history
+
+
+def end_of(payload: bytes, count: int) -> int:
+    """Where the first `count` batches of a frame's payload end. Raises ValueError: it has less."""
+    at = 0
+    for _ in range(count):
+        at = batch_end(payload, at, len(payload))
+    return at
 
 
 def _all_zero(file: File, start: int) -> bool:

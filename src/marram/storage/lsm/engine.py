@@ -40,6 +40,7 @@ from marram.storage.lsm.generation import LsmGeneration
 from marram.storage.lsm.manifest import Counts, Listing, Loaded, Manifest, Record
 from marram.storage.lsm.memtable import GONE, MAX_RANGES, Memtable, RangeSet, Tally
 from marram.storage.lsm.pin import LsmPin, bounds, count_rows
+from marram.storage.lsm.replacement import LsmReplacement
 from marram.storage.lsm.replay import LsmReplay
 from marram.storage.lsm.space import LsmSpace
 from marram.storage.lsm.stats import describe
@@ -101,7 +102,7 @@ class LsmEngine:
 
     __slots__ = (
         "_edits", "_listed_spaces", "_loaded", "_manifest", "_numbers", "_origin", "_prepared",
-        "base", "budget", "compactor", "count_asked", "counting", "directory", "env",
+        "base", "budget", "compactor", "count_asked", "counting", "course", "directory", "env",
         "flushed_bytes", "generation", "next_table", "now_ms", "options", "spaces", "store_id",
         "tables", "tree",
     )  # fmt: skip
@@ -117,14 +118,7 @@ class LsmEngine:
         self.store_id = store_id
         self.options = options
         self.budget = Budget.of(options)
-        self.tables = Tables(
-            env,
-            directory,
-            store_id,
-            block_cache_bytes=self.budget.block_cache_bytes,
-            table_cache_bytes=self.budget.table_cache_bytes,
-            max_open_tables=options.max_open_tables,
-        )
+        self.tables = self._no_tables(store_id)
         self.tables.add(loaded.version, (t for n in loaded.version.levels for t in n.tables))
         self.tree = Tree(Memtable(loaded.origin.sequence), (), loaded.version)
         self.spaces: list[LsmSpace] = [LsmSpace(self, number) for number in loaded.spaces]
@@ -133,6 +127,7 @@ class LsmEngine:
         self.count_asked = False  # since the last flush
         self.next_table = loaded.next_table
         self.generation = 0
+        self.course = 0  # how often the state of another store took the place of this one
         self._origin = loaded.origin  # of the generation, as are:
         self._listed_spaces = loaded.spaces
         self.flushed_bytes = 0  # since it was opened
@@ -274,7 +269,15 @@ class LsmEngine:
         tree.active.pins.add(position)
         if not self._numbers:
             self._numbers = tuple([space.number for space in self.spaces])
-        return LsmPin(self.tables, tree.active, tree.frozen, tree.version, self._numbers, position)
+        return LsmPin(
+            self.tables,
+            tree.active,
+            tree.frozen,
+            tree.version,
+            self._numbers,
+            position,
+            self.course,
+        )
 
     def release(self, pin: LsmPin) -> list[dict[bytes, Link]]:
         """Unpin; returns retired versions, which the caller may free at leisure."""
@@ -292,6 +295,8 @@ class LsmEngine:
 
         Of a large range it may say so, too, where tables in it were made since.
         """
+        if pin.course != self.course:
+            return bool(keys or ranges)
         now_ms = self.now_ms()
         return any(
             self.spaces[keyspace].number != pin.numbers[keyspace]
@@ -383,6 +388,33 @@ class LsmEngine:
         asked, self.count_asked = self.count_asked, False
         spaces = tuple(space.number for space in self.spaces)
         return LsmGeneration(self, home, number, position, frozen, spaces, asked)
+
+    def begin_replacement(self, home: Home, number: int, origin: Origin) -> LsmReplacement:
+        """Make generation `number` from the rows of another store."""
+        return LsmReplacement(self, home, number, origin)
+
+    def replace(self, number: int, new: Manifest, listing: Listing) -> None:
+        """Go on in a generation of another store's rows. With held(), under the store's lock."""
+        before, old = self.tree, self._manifest
+        version = listing.version
+        if listing.origin.store_id != self.store_id:  # it held nothing, so it had no tables
+            tables, self.tables = self.tables, self._no_tables(listing.origin.store_id)
+            self.store_id = listing.origin.store_id
+            tables.close()
+        self.tables.add(version, (table for level in version.levels for table in level.tables))
+        with self.counting:
+            self.base[:] = listing.counts
+            self.tree = Tree(Memtable(listing.origin.sequence), (), version)
+            self.spaces[:] = [LsmSpace(self, physical) for physical in listing.spaces]
+            self._numbers = ()
+            self.course += 1
+            self._prepared = {}
+        self._manifest, self.generation = new, number
+        self._origin, self._listed_spaces = listing.origin, listing.spaces
+        self.tables.retire(t.number for level in before.version.levels for t in level.tables)
+        self.tables.retire(before.version.blobs)
+        if old is not None:
+            old.close()
 
     @contextlib.contextmanager
     def editing(self) -> Iterator[None]:
@@ -539,6 +571,17 @@ class LsmEngine:
         return {"lsm": describe(self)}
 
     # -- private -----------------------------------------------------------------------------------
+
+    def _no_tables(self, store_id: bytes) -> Tables:
+        """The tables of a store that has none yet."""
+        return Tables(
+            self.env,
+            self.directory,
+            store_id,
+            block_cache_bytes=self.budget.block_cache_bytes,
+            table_cache_bytes=self.budget.table_cache_bytes,
+            max_open_tables=self.options.max_open_tables,
+        )
 
     def _before(self, space: LsmSpace, key: bytes) -> Stored | None:
         """What a key holds, of what is behind as prepare() read it."""

@@ -11,7 +11,7 @@ cdef class LsmPin:
     cdef Version _version
     cdef readonly Memtable memtable
     cdef readonly tuple numbers, spaces
-    cdef readonly object position
+    cdef readonly object position, course
 
     cpdef let_go(self)
     cpdef get(self, Py_ssize_t keyspace, bytes key)

@@ -59,11 +59,11 @@ class LsmPin:
     """The state at one position; an engine.Pin. Release it with LsmEngine.release().
 
     numbers: which physical keyspace each logical one was; memtable: the one that was active;
-    spaces: its spaces then.
+    spaces: its spaces then; course: the engine's.
     """
 
     __slots__ = (
-        "_frozen", "_ranges", "_tables", "_version", "memtable", "numbers", "position",
+        "_frozen", "_ranges", "_tables", "_version", "course", "memtable", "numbers", "position",
         "spaces",
     )  # fmt: skip
 
@@ -75,7 +75,9 @@ class LsmPin:
         version: Version,
         numbers: tuple[int, ...],
         position: int,
+        course: int = 0,
     ) -> None:
+        self.course = course
         self._tables = tables
         self._frozen = frozen
         self._version = version

@@ -26,8 +26,8 @@ from marram.coding.batch import (
     SWAP,
     Change,
 )
-from marram.storage.checkpoint import MemoryGeneration, RowColumns
-from marram.storage.engine import Home, Lock, Progress, Range, Rows
+from marram.storage.checkpoint import MemoryGeneration, MemoryReplacement, RowColumns
+from marram.storage.engine import Home, Lock, Origin, Progress, Range, Rows
 from marram.storage.entry import Stored, entry_of, is_expired, stored
 from marram.storage.log.writer import GROW_MAX
 from marram.storage.memory.pins import Pins
@@ -144,12 +144,15 @@ class MemoryEngine:
         """Pin the present state, which is the state at `position`."""
         self._pins.add(position)
         self.pinned = position
-        return Snapshot(self, position, tuple(self.spaces))
+        return Snapshot(self._pins, position, tuple(self.spaces))
 
     def release(self, snapshot: Snapshot) -> list[dict[bytes, Link]]:
         """Unpin; returns retired versions, which the caller may free at leisure."""
-        retired = self._pins.remove(snapshot.position, {*self.spaces, *snapshot.spaces})
-        self.pinned = self._pins.newest
+        pins = snapshot.pins
+        if pins is not self._pins:  # taken before replace()
+            return pins.remove(snapshot.position, set(snapshot.spaces))
+        retired = pins.remove(snapshot.position, {*self.spaces, *snapshot.spaces})
+        self.pinned = pins.newest
         return retired
 
     def changed_since(
@@ -180,6 +183,17 @@ class MemoryEngine:
     def begin_generation(self, home: Home, number: int, position: int) -> MemoryGeneration:
         """Pin the present state, which generation `number` will start from."""
         return MemoryGeneration(home, number, self, self.snapshot(position))
+
+    def begin_replacement(self, home: Home, number: int, origin: Origin) -> MemoryReplacement:
+        """Make generation `number` from the rows of another store."""
+        return MemoryReplacement(home, number, origin, self, MemoryEngine())
+
+    def replace(self, other: MemoryEngine) -> None:
+        """Hold what `other` holds, which is given up. Snapshots keep the spaces of before."""
+        self.spaces[:] = other.spaces
+        # Their positions are of another history: compared with new ones they mean nothing.
+        self._pins = Pins()
+        self.pinned = -1
 
     def generation_due(self, log_bytes: int, home: Home) -> bool:
         """Whether the log has outgrown both the option's bytes and its ratio to the data."""
@@ -242,10 +256,10 @@ class MemoryEngine:
 class Snapshot:
     """The state at one position; release it when done (MemoryEngine.release)."""
 
-    __slots__ = ("engine", "position", "spaces")
+    __slots__ = ("pins", "position", "spaces")
 
-    def __init__(self, engine: MemoryEngine, position: int, spaces: tuple[Space, ...]) -> None:
-        self.engine = engine
+    def __init__(self, pins: Pins, position: int, spaces: tuple[Space, ...]) -> None:
+        self.pins = pins
         self.position = position
         self.spaces = spaces
 
