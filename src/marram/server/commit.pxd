@@ -1,5 +1,6 @@
 cdef class Committer:
     cdef readonly object queue
+    cdef public object on_advance
     cdef object _store
     cdef object _loop
     cdef list _waiting

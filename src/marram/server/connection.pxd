@@ -28,7 +28,7 @@ cdef class Connection:
     cdef Py_ssize_t _slow_s
 
     cpdef _run(self, list requests)
-    cpdef bytes _in_doubt(self, Py_ssize_t replies)
+    cpdef bytes _in_doubt(self, Py_ssize_t replies, why=*)
     cpdef bytes _too_many(self)
     cpdef _push(self, reply, long long position)
     cpdef _limits(self)

@@ -12,7 +12,7 @@ cdef class Tree:
     cdef readonly Version version
 
 cdef class LsmEngine:
-    cdef public object base, budget, compactor, count_asked, counting, directory, env
+    cdef public object base, budget, compactor, count_asked, counting, course, directory, env
     cdef public object flushed_bytes, generation, next_table, now_ms, options, store_id
     cdef public list spaces
     cdef public Tables tables
