@@ -13,9 +13,10 @@ cdef class _Row:
     cdef Py_ssize_t _row, _left
     cdef Py_ssize_t age, size
     cdef const unsigned char* key
+    cdef _Row following
 
     @cython.locals(low=Py_ssize_t, high=Py_ssize_t)
-    cpdef bint load(self) except -1
+    cdef bint load(self) except -1
     cdef bint advance(self) except -1
     @cython.locals(block=DataBlock)
     cdef show(self, list rows, now_ms)
@@ -27,11 +28,12 @@ cdef class _Row:
 cdef class _Merge:
     cdef object _now_ms
     cdef bint _reverse
-    cdef list _rows
+    cdef _Row _first
 
-    @cython.locals(found=list, rows=list, first=_Row, second=_Row, row=_Row, ordered=int,
-                   at=Py_ssize_t)
+    @cython.locals(found=list, first=_Row, second=_Row, ordered=int)
     cpdef list take(self, Py_ssize_t most)
+    @cython.locals(first=_Row)
+    cdef _add(self, _Row row)
+    @cython.locals(following=_Row)
+    cdef _put(self, _Row row, _Row before)
     cdef int _order(self, _Row left, _Row right) except? -2
-    @cython.locals(rows=list, row=_Row, following=_Row)
-    cdef _place(self, Py_ssize_t at)

@@ -116,10 +116,14 @@ def by_rows(sources: list[Iterator[Part]], now_ms: int, reverse: bool, most: int
 
 
 class _Row:
-    """The next row of a source, where it is. key, size: its key, as raw.py has it."""
+    """The next row of a source, where it is.
+
+    key, size: its key, as raw.py has it. following: the row behind it (_Merge).
+    """
 
     __slots__ = (
-        "_block", "_held", "_keys", "_left", "_reverse", "_row", "_source", "age", "key", "size",
+        "_block", "_held", "_keys", "_left", "_reverse", "_row", "_source", "age",
+        "following", "key", "size",
     )  # fmt: skip
 
     def __init__(self, source: Iterator[Part], age: int, reverse: bool) -> None:
@@ -127,6 +131,7 @@ class _Row:
         self._source = source
         self._reverse = reverse
         self.age = age
+        self.following: _Row | None = None
         self._block: DataBlock | None = None  # else the columns:
         self._keys: list[bytes] = []
         self._held: list[Stored] = []
@@ -201,63 +206,74 @@ class _Row:
 class _Merge:
     """The rows of several sources, the newest of each key (O1).
 
-    The sources' rows at hand are in the order of their keys, those of one key next to each other.
+    The sources' rows at hand are a chain in the order of their keys, those of one key next to each
+    other.
     """
 
-    __slots__ = ("_now_ms", "_reverse", "_rows")
+    __slots__ = ("_first", "_now_ms", "_reverse")
 
     def __init__(self, sources: list[Iterator[Part]], now_ms: int, reverse: bool) -> None:
         self._now_ms = now_ms
         self._reverse = reverse
-        rows = [_Row(source, age, reverse) for age, source in enumerate(sources)]
-        self._rows = [row for row in rows if row.load()]
-        for at in range(len(self._rows) - 2, -1, -1):
-            self._place(at)
+        self._first: _Row | None = None
+        for age, source in enumerate(sources):
+            self._add(_Row(source, age, reverse))
 
     def take(self, most: int) -> Rows:
         """The next rows that are seen, `most` of them; fewer at the end."""
         found: Rows = []
-        rows = self._rows
-        while rows and len(found) < most:
-            first = rows[0]
-            if len(rows) == 1:
+        while len(found) < most:
+            first = self._first
+            if first is None:
+                break
+            second = first.following
+            if second is None:
                 if not first.show_rest(found, self._now_ms, most):
-                    rows.clear()
+                    self._first = None
                 continue
-            second = rows[1]
             ordered = self._order(first, second)
             if ordered < 0:
                 first.show(found, self._now_ms)
                 if not first.advance():
-                    del rows[0]
+                    self._first = second
             elif ordered > 0:
-                self._place(0)
-            else:  # the older one of a key is not shown
-                at = 1 if first.age < second.age else 0
-                row = second if at else first
-                if row.advance():
-                    self._place(at)
-                else:
-                    del rows[at]
+                self._first = second
+                self._put(first, second)
+            elif first.age < second.age:  # the older one of a key is not shown
+                first.following = second.following
+                if second.advance():
+                    self._put(second, first)
+            elif first.advance():
+                self._first = second
+                self._put(first, second)
+            else:
+                self._first = second
         return found
+
+    def _add(self, row: _Row) -> None:
+        """Chain a source's first row, if it has any."""
+        first = self._first
+        if row.load():
+            if first is not None and self._order(first, row) < 0:
+                self._put(row, first)
+            else:
+                row.following = first
+                self._first = row
+
+    def _put(self, row: _Row, before: _Row) -> None:
+        """Chain a row where it belongs behind `before`, whose key does not come after its own."""
+        following = before.following
+        while following is not None and self._order(following, row) < 0:
+            before = following
+            following = before.following
+        row.following = following
+        before.following = row
 
     def _order(self, left: _Row, right: _Row) -> int:
         """< 0, 0 or > 0, as their keys come."""
         if self._reverse:
             return order(right.key, right.size, left.key, left.size)
         return order(left.key, left.size, right.key, right.size)
-
-    def _place(self, at: int) -> None:
-        """Put the row at a place where it belongs, there or further back."""
-        rows = self._rows
-        row = rows[at]
-        while at + 1 < len(rows):
-            following = rows[at + 1]
-            if self._order(row, following) <= 0:
-                break
-            rows[at] = following
-            at += 1
-        rows[at] = row
 
 
 # -- by columns ------------------------------------------------------------------------------------
