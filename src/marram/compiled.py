@@ -41,7 +41,6 @@ MODULES: Final = (
     "marram.server.connection",
     "marram.server.frames",
     "marram.server.resp",
-    "marram.storage.clock",
     "marram.storage.commit",
     "marram.storage.db",
     "marram.storage.entry",

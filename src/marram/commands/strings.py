@@ -174,7 +174,7 @@ def _allows(options: _SetOptions, previous: bytes | None) -> bool:
 
 def setnx(view: View, args: Args) -> Reply:
     """SETNX key value."""
-    if view.entry(args[1]) is not None:
+    if view.exists(args[1]):
         return 0
     return Put(1, view.keyspace, args[1], args[2])
 
@@ -280,7 +280,7 @@ def setrange(view: View, args: Args) -> Reply:
 def delex(view: View, args: Args) -> Reply:
     """DELEX key [IFEQ value | IFNE value]: remove it if it exists and the condition holds."""
     if len(args) == 2:
-        exists = view.entry(args[1]) is not None
+        exists = view.exists(args[1])
     elif len(args) == 4 and args[2].upper() in (b"IFEQ", b"IFNE"):
         value = view.string(args[1])
         exists = value is not None and (value == args[3]) == (args[2].upper() == b"IFEQ")

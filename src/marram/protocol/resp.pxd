@@ -68,9 +68,13 @@ cdef class RequestParser:
 
 @cython.locals(
     text="const unsigned char*", end=Py_ssize_t, taken=Py_ssize_t, at=Py_ssize_t,
-    first=Py_ssize_t, stop=Py_ssize_t, count=Py_ssize_t, size=Py_ssize_t, args=list,
+    first=Py_ssize_t, stop=Py_ssize_t, count=Py_ssize_t, size=Py_ssize_t, index=Py_ssize_t,
+    args=list, name=bytes,
 )
 cpdef Py_ssize_t take_by_scanning(bytes data, list commands) except -1
+
+@cython.locals(other="const unsigned char*", index=Py_ssize_t)
+cdef bint _repeats(const unsigned char* text, Py_ssize_t at, Py_ssize_t size, bytes name) except -1
 
 cpdef bytes encode(reply, int protocol)
 

@@ -384,6 +384,7 @@ def take_by_scanning(data: bytes, commands: list[list[bytes]]) -> int:
     text = data  # compiled, a pointer: every index below is first compared with `end`
     end = len(data)
     taken = 0
+    name = b""  # of the command before: where they repeat, one object serves, which knows its hash
     while taken < end and text[taken] == _ASTERISK:
         first = at = taken + 1
         count = 0
@@ -395,8 +396,9 @@ def take_by_scanning(data: bytes, commands: list[list[bytes]]) -> int:
         if at + 2 > end or text[at] != _CR or text[at + 1] != _LF:
             break
         at += 2
-        args: list[bytes] = []
-        while count and at < end and text[at] == _DOLLAR:
+        args: list[bytes] = [name] * count
+        index = 0
+        while index < count and at < end and text[at] == _DOLLAR:
             at += 1
             first = at
             size = 0
@@ -411,14 +413,26 @@ def take_by_scanning(data: bytes, commands: list[list[bytes]]) -> int:
             stop = at + size
             if stop + 2 > end or text[stop] != _CR or text[stop + 1] != _LF:
                 break
-            args.append(text[at:stop])
+            if index or not _repeats(text, at, size, name):
+                args[index] = text[at:stop]
             at = stop + 2
-            count -= 1
-        if count:
+            index += 1
+        if index < count:
             break
+        name = args[0]
         commands.append(args)
         taken = at
     return taken
+
+
+def _repeats(text: bytes, at: int, size: int, name: bytes) -> bool:
+    """Whether `size` bytes of text, from `at` on, are the name."""
+    other = name  # compiled, a pointer as well
+    index = 0
+    if size == len(name):
+        while index < size and text[at + index] == other[index]:
+            index += 1
+    return size == index == len(name)
 
 
 def take_by_splitting(data: bytes, commands: list[list[bytes]]) -> int:

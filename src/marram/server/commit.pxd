@@ -1,3 +1,13 @@
+cimport cython
+
+
+cdef class Waiter:
+    cdef public long long waits_at
+
+    cpdef release(self, long long committed)
+    cpdef fail(self)
+
+
 cdef class Committer:
     cdef readonly object queue
     cdef public object on_advance
@@ -14,12 +24,18 @@ cdef class Committer:
 
     cpdef note(self, client)
     cpdef wake(self)
-    cpdef hold(self, waiter)
+
+    @cython.locals(committed="long long")
+    cpdef hold(self, Waiter waiter)
+
     cdef _arm(self)
+
+    @cython.locals(committed="long long", waiter=Waiter, waiting=list)
     cdef _release(self)
+
+    @cython.locals(waiter=Waiter, waiting=list)
     cdef _fail(self)
 
 
-cdef class _Future:
-    cdef readonly object waits_at
+cdef class _Future(Waiter):
     cdef readonly object future

@@ -1,12 +1,11 @@
 cimport cython
 from marram.node.node cimport Node, Traffic
 from marram.node.session cimport Session
-from marram.server.commit cimport Committer
+from marram.server.commit cimport Committer, Waiter
 
 
-cdef class Connection:
+cdef class Connection(Waiter):
     cdef readonly Session session
-    cdef readonly long long waits_at
     cdef object _clients
     cdef Node _node
     cdef Committer _committer
@@ -21,7 +20,7 @@ cdef class Connection:
     cdef Py_ssize_t _out_bytes
     cdef long long _out_position
     cdef bint _flushing
-    cdef object _held
+    cdef list _held
     cdef Py_ssize_t _held_bytes
     cdef Py_ssize_t _age_s
     cdef Py_ssize_t _idle_s
@@ -32,7 +31,9 @@ cdef class Connection:
     cpdef bytes _too_many(self)
     cpdef _push(self, reply, long long position)
     cpdef _limits(self)
+    @cython.locals(held=list, parts=list, position="long long", data=bytes)
     cpdef release(self, long long committed)
+
     cpdef unsent_bytes(self)
 
     @cython.locals(out=list, data=bytes)

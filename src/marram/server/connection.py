@@ -16,14 +16,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 
 from marram.node.node import Node
 from marram.node.session import Buffers, Session
 from marram.node.settings import OutputLimit
-from marram.server.commit import STILL_REPLICATING, Committer
+from marram.server.commit import STILL_REPLICATING, Committer, Waiter
 from marram.server.config import ServerConfig
 from marram.server.logs import event
 
@@ -86,7 +85,7 @@ class Clients:
             connection.tick()  # a second after the last time
 
 
-class Connection:
+class Connection(Waiter):
     """What RESP and the framed protocol have in common. Subclasses parse, run and encode.
 
     An asyncio.Protocol by its methods; a compiled class cannot inherit from that one.
@@ -113,12 +112,12 @@ class Connection:
         "_traffic",
         "_transport",
         "session",
-        "waits_at",
     )
 
     session: Session
 
     def __init__(self, clients: Clients) -> None:
+        super().__init__()
         self._clients = clients
         self._node = clients.node
         self._committer = clients.committer
@@ -134,10 +133,9 @@ class Connection:
         self._out_bytes = 0  # of those that answer no request, ...
         self._out_position = 0  # ... and the position they wait for
         self._flushing = False  # a _flush_pushes() is scheduled
-        # (position, bytes, replies in them), in order; waits_at is the first position.
-        self._held: deque[tuple[int, bytes, int]] = deque()
+        # (position, bytes, replies in them), in order; `waits_at` is the first position.
+        self._held: list[tuple[int, bytes, int]] = []
         self._held_bytes = 0
-        self.waits_at = 0
         self._age_s = 0
         self._idle_s = 0
         self._slow_s = 0
@@ -219,11 +217,13 @@ class Connection:
         """Send what was held up to `committed` (the committer calls this)."""
         held = self._held
         parts = []
-        while held and held[0][0] <= committed:
-            data = held.popleft()[1]
+        for position, data, _ in held:
+            if position > committed:
+                break
             self._held_bytes -= len(data)
             parts.append(data)
         if parts:
+            del held[: len(parts)]
             self._write(parts[0] if len(parts) == 1 else b"".join(parts))
         if held:
             self.waits_at = held[0][0]

@@ -8,6 +8,7 @@ cdef class View:
 
     cpdef begin(self, long long now_ms)
     cpdef string(self, key)
+    cpdef stored(self, key)
     cpdef entry(self, key)
     cpdef bint exists(self, key)
     cpdef View at(self, Py_ssize_t keyspace)

@@ -107,21 +107,24 @@ class View:
             raise WrongType
         return held[0]  # type: ignore[return-value]
 
-    def entry(self, key: bytes) -> Entry | None:
-        """Value, deadline (ms since 1970, 0 for none) and type at `key`, or None."""
+    def stored(self, key: bytes) -> Stored | None:
+        """What the map holds at `key`: a string without a deadline as its bytes, or an Entry."""
         held = self._engine.spaces[self.keyspace].get(key)
         if self._settling.unsettled:
             self._note(key)
-        if held is None:
-            return None
-        if is_expired(held, self.now_ms):
+        if held is not None and is_expired(held, self.now_ms):
             self.expired.append((self.keyspace, key))
             return None
-        return entry_of(held)
+        return held
+
+    def entry(self, key: bytes) -> Entry | None:
+        """Value, deadline (ms since 1970, 0 for none) and type at `key`, or None."""
+        held = self.stored(key)
+        return None if held is None else entry_of(held)
 
     def exists(self, key: bytes) -> bool:
         """Whether the key exists now."""
-        return self.entry(key) is not None
+        return self.stored(key) is not None
 
     # -- ranges: they depend on every write so far -------------------------------------------------
 
