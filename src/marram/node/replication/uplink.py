@@ -99,6 +99,16 @@ class Uplink:
         """Whether batches come as the upstream writes them."""
         return self.follower.state is State.STREAMING
 
+    def lag_seconds(self) -> float:
+        """The age of the oldest batch that is missing here, about; 0.0 where none is known to be.
+
+        As long as the upstream is heard of by what it says, from then on as time goes by.
+        """
+        if self.follower.upstream_newest <= self._store.commit.durable:
+            return 0.0
+        behind_ms = self._store.now_ms() - self.frame_time_ms if self.frame_time_ms else 0
+        return max(0.0, behind_ms / 1000)
+
     # -- a life ------------------------------------------------------------------------------------
 
     def start(self) -> None:
