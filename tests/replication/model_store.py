@@ -17,6 +17,7 @@ from marram.errors import LogGone
 from marram.replication.effects import Row
 from marram.replication.messages import Mark
 
+START = Mark(0, 0, 0)
 State = dict[tuple[int, bytes], tuple[bytes, int, int]]
 
 
@@ -34,7 +35,7 @@ class Disk:
 
     store_id: bytes
     epoch: int = 1
-    base: Mark = Mark(0, 0, 0)
+    base: Mark = START
     state: State = field(default_factory=dict)
     log: list[Frame] = field(default_factory=list)
     aside: list[list[Frame]] = field(default_factory=list)

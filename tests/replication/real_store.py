@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -167,9 +168,7 @@ class RealStore:
                     raise PowerCut
 
             self.env.on_call = cut
-            try:
+            with contextlib.suppress(PowerCut):
                 group.write()
-            except PowerCut:
-                pass
             self.env.on_call = None
         return self.env.crash_clone(survival, rng.randrange(1 << 30))

@@ -17,7 +17,7 @@ from marram.replication.credentials import Secret
 from marram.replication.lag import Timeline
 from marram.replication.messages import NO_STORE, Code, Hello, Mark
 from marram.replication.primary import FeedOptions, Host, Standing
-from marram.replication.replica import Follower, FollowerOptions, Own, State
+from marram.replication.replica import FollowerOptions, Own, State
 from tests.replication.model_store import Frame
 from tests.replication.network import MS, End, connect
 
@@ -263,6 +263,7 @@ class Uplink:
             self.do(self.follower.lost("no connection", node.now))
             return
         self.end = end
+        end.frame_limit = lambda: self.follower.frame_limit_bytes
         end.on_message = lambda message: self.do(self.follower.receive(message, node.now))
         end.on_lost = lambda: self.do(self.follower.lost("the connection is gone", node.now))
         server.later(server.now, lambda: server.accept(end.peer), end.peer.incarnation)

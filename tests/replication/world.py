@@ -29,12 +29,11 @@ from marram.replication.messages import Batches, Mark
 from marram.replication.primary import Feed
 from marram.replication.replica import Follower
 from marram.storage.options import Options
-from tests.replication.model_store import Disk, ModelStore
-from tests.replication.real_store import RealStore
+from tests.replication.model_store import START, Disk, ModelStore
 from tests.replication.network import MS, Loop, Network, Weather
+from tests.replication.real_store import RealStore
 from tests.replication.shell import Node
 
-START = Mark(0, 0, 0)
 NAMES = ("a", "b", "c")
 KEYS = [b"k%d" % number for number in range(6)]
 TROUBLE_NS = 1_200 * MS  # how long the trouble lasts
@@ -357,7 +356,9 @@ class World:
             node.follow(others[0].name if in_chain else self.current)
 
     def fail_over(self, until_ns: int) -> None:
-        """Fence all but one, wait until it is known what they have, promote the best one.
+        """Have all but one listen to the primary no more, see what they have, promote the best.
+
+        They are told an epoch above its own, or to follow each other.
 
         The one that is left out is the primary, which may be alive, and go on; or it is the node
         that is lost. One more missing might be the only one that has some acknowledged write.
@@ -371,12 +372,16 @@ class World:
         self._failing_over = True
         self.counts["failover"] += 1
         epoch = self.next_epoch()
-        for node in fenced:
-            # Not a change of its configuration: after a crash it follows whom it followed.
-            configured = self.current if node.is_primary else node.upstream
-            node.follow(None)
-            node.upstream = configured
-            node.raise_epoch(epoch)
+        points_around = self.rng.random() < 0.4
+        for index, node in enumerate(fenced):
+            if points_around:
+                node.follow(fenced[index - 1].name)
+            else:
+                # Not a change of its configuration: after a crash it follows whom it followed.
+                configured = self.current if node.is_primary else node.upstream
+                node.follow(None)
+                node.upstream = configured
+                node.raise_epoch(epoch)
             if self.rng.random() < 0.3:
                 node.crash(self.rng.choice((0.0, 1.0)))
                 later = self.loop.now_ns + int(self.rng.random() * 20 * MS)

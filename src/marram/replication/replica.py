@@ -59,7 +59,10 @@ from marram.replication.effects import (
     Send,
     SetAside,
 )
+from marram.replication.lag import Lag
 from marram.replication.messages import (
+    GREETING_FRAME_BYTES,
+    MAX_FRAME_BYTES,
     MESSAGE_OVERHEAD_BYTES,
     NO_STORE,
     VERSION,
@@ -118,12 +121,14 @@ class Own:
 class FollowerOptions:
     """Limits of a link.
 
-    window_bytes: what the upstream may have on its way to us. ack_bytes: how much is consumed
+    max_frame_bytes: the largest frame taken, and so about the largest batch. window_bytes: what the
+    upstream may have on its way to us. ack_bytes: how much is consumed
     before it is acknowledged without another reason. heartbeat_ns: how often the upstream hears of
     us. silence_ns: how long it may say nothing. retry_ns, retry_max_ns: the first and the longest
     wait before a new try.
     """
 
+    max_frame_bytes: int = MAX_FRAME_BYTES
     window_bytes: int = 8 << 20
     ack_bytes: int = 1 << 20
     heartbeat_ns: int = 1_000 * _MS_NS
@@ -175,9 +180,12 @@ class Follower:
         """The upstream's committed sequence, as far as this link told; 0 before it did. A node that
         opens with an ack level set answers no readers before this has come to what it opened with.
         """
-        self.behind_bytes = 0
+        self.behind = Lag(0, 0, 0.0)
+        """How far this replica's disk was behind at the last heartbeat, as the upstream sees it."""
         self.upstream_newest = 0
+        """The newest sequence the upstream told of."""
         self.heard_ns = 0
+        """When the upstream was last heard of."""
         self.links = 0
         self.full_syncs = 0
         self._node_id = node_id
@@ -293,6 +301,11 @@ class Follower:
             return self._retry_ns
         silent_ns = self.heard_ns + self._options.silence_ns + 1
         return min(silent_ns, self._beat_ns) if self.state in _BEATING else silent_ns
+
+    @property
+    def frame_limit_bytes(self) -> int:
+        """The largest frame to take now: little, before the upstream has proved itself (R1)."""
+        return self._options.max_frame_bytes if self.state in _BEATING else GREETING_FRAME_BYTES
 
     # -- what the shell did ------------------------------------------------------------------------
 
@@ -489,7 +502,8 @@ class Follower:
             text = f"{message.stream} messages were sent, {self._stream} came"
             return self._refuse(Code.GAP, text, now_ns)
         self.upstream_newest = max(self.upstream_newest, message.newest)
-        self.behind_bytes = message.behind_bytes
+        positions = max(0, message.newest - self._durable)
+        self.behind = Lag(positions, message.behind_bytes, message.behind_ms / 1000)
         effects: list[Effect] = []
         if self.state is State.STREAMING:
             effects = [FollowTime(message.time_ms), *self._committed(message.committed)]
