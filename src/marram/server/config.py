@@ -294,6 +294,14 @@ class ServerConfig:
     checkpoint_log_ratio: float = _option(
         1.0, NUMBER, "... this many times the live data", minimum=0, maximum=10**6
     )
+    replica_log_bytes: int = _option(
+        256 * MIB, SIZE, "keep this much of the log, from before the last checkpoint, for replicas "
+        "that are behind; 0 for none. One that needs more takes a copy of everything", **_BYTES,
+    )  # fmt: skip
+    replica_log_age_s: int = _option(
+        86_400, INTEGER, "... and for so long at most, where no connected replica needs it; 0 for "
+        "no limit", **_SECONDS,
+    )  # fmt: skip
     compression: str = _option(
         "none", TEXT, "how checkpoints, and the tables of lsm, are compressed; zstd needs Python "
         "3.14 or the package backports.zstd", choices=COMPRESSIONS,

@@ -35,7 +35,13 @@ def set_aside(store: Store, after: int) -> str | None:
     history = store.history
     first_after = max(after, history.oldest)
     base, newest = history.mark(first_after), history.newest()
-    if newest.sequence <= after or base is None:
+    if newest.sequence <= after:
+        return None
+    if base is None or newest.sequence <= first_after:
+        _logger.warning(
+            "batches %d to %d are not in the history of the primary, and could not be set aside: "
+            "they are not in the log any more", after + 1, newest.sequence,
+        )  # fmt: skip
         return None
     now_ms = store.now_ms()
     start = LogStart(base.epoch, base.chain, now_ms)

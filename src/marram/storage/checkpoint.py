@@ -205,7 +205,7 @@ def load_checkpoint(
     file = open_checkpoint(env, path)
     try:
         table = Table.open(file, generation, store_id)
-        origin = _origin(table, path, store_id)
+        origin = origin_of(table, path, store_id)
         for rows in table.chunks():
             for keyspace, group in groupby(rows, key=itemgetter(0)):
                 if keyspace >= KEYSPACES:
@@ -222,7 +222,8 @@ def _load(engine: MemoryEngine, keyspace: int, rows: list[Row]) -> None:
     engine.spaces[keyspace].load(keys, values)
 
 
-def _origin(table: Table, path: str, store_id: bytes) -> Origin:
+def origin_of(table: Table, path: str, store_id: bytes) -> Origin:
+    """What state a checkpoint holds. Raises Corruption, UnsupportedFormat."""
     properties = table.properties
     engine = properties.get("engine")
     if engine != _ENGINE:

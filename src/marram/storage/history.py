@@ -214,6 +214,12 @@ class History:
             self._first_live = header.number
             self._follow(header)
 
+    def has_overdue(self, now_ms: int) -> bool:
+        """Whether release() would let go of a log for its age."""
+        with self._lock:
+            log = self._logs[0]
+            return log.header.number < self._first_live and self._is_overdue(log, now_ms)
+
     def release(self, first_live: int, now_ms: int) -> list[int]:
         """Let go of what is not to be kept (Q3); returns the numbers of logs to remove.
 
@@ -224,20 +230,13 @@ class History:
             removed, self._spoiled = self._spoiled, []
             kept_bytes = sum(log.end or 0 for log in self._logs if log.header.number < first_live)
             while self._logs[0].header.number < first_live:
-                log, following = self._logs[0], self._logs[1]
-                needed_by = [
-                    name
-                    for name, position in self._holds.items()
-                    if log.header.base_sequence <= position < following.header.base_sequence
-                ]
-                if kept_bytes <= self._limit_bytes and (
-                    needed_by or not self._limit_ms or now_ms - log.ended_ms < self._limit_ms
-                ):
+                log = self._logs[0]
+                if kept_bytes <= self._limit_bytes and not self._is_overdue(log, now_ms):
                     break
                 kept_bytes -= log.end or 0
                 removed.append(log.header.number)
+                self._count_dropped(log)
                 del self._logs[0]
-                self._count_dropped(log, needed_by)
         return removed
 
     def let_go(self, numbers: Sequence[int]) -> None:
@@ -360,7 +359,23 @@ class History:
             raise
         return scan, None
 
-    def _count_dropped(self, log: KeptLog, needed_by: list[str]) -> None:
+    def _is_overdue(self, log: KeptLog, now_ms: int) -> bool:
+        """Whether the oldest log is older than the limit, and no follower needs it."""
+        return bool(
+            self._limit_ms and now_ms - log.ended_ms >= self._limit_ms and not self._needing(log)
+        )
+
+    def _needing(self, log: KeptLog) -> list[str]:
+        """Who goes on from within the oldest log, which is not the only one."""
+        stop = self._logs[1].header.base_sequence
+        return [
+            name
+            for name, position in self._holds.items()
+            if log.header.base_sequence <= position < stop
+        ]
+
+    def _count_dropped(self, log: KeptLog) -> None:
+        needed_by = self._needing(log)
         self._dropped += 1
         if needed_by:
             self._dropped_needed += 1

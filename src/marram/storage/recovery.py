@@ -196,13 +196,13 @@ def log_headers(env: Env, directory: str, numbers: list[int]) -> tuple[list[LogH
 def kept_headers(env: Env, directory: str, first: LogHeader, numbers: list[int]) -> list[LogHeader]:
     """Headers of the logs before a generation's `first` that lead up to it, ascending (V6).
 
-    Only their ends are read. What does not lead there is told where that is not as it should be:
-    logs of another history, or from before a gap, are left by crashes. Raises UnsupportedFormat.
+    Only their ends are read. Logs of another history, or from before a gap, are left by crashes;
+    others that do not lead there are warned of. Raises UnsupportedFormat.
     """
     found: list[LogHeader] = []
     following = first
     for number in reversed(numbers):
-        if not following.previous_end:
+        if not following.previous_end or number != following.number - 1:
             break
         path = layout.log_path(directory, number)
         try:
@@ -268,7 +268,8 @@ class _Replay:
                     self.batches += 1
         finally:
             file.close()
-        self._check_origin(reader, path)
+        if self.history is None:
+            check_origin(reader, self._origin, path)
         self.epoch = max(self.epoch, reader.epoch)
         self.time_ms = max(self.time_ms, reader.time_ms)
         self.history = (reader.batch_epoch, reader.chain)
@@ -280,19 +281,21 @@ class _Replay:
             if reader.last_sequence < self.sequence or reader.end < promised:
                 raise Corruption("the log ends too early", path, reader.end)
 
-    def _check_origin(self, reader: LogReader, path: str) -> None:
-        """Check that the first log goes over the state it was replayed on. Raises Corruption."""
-        if self.history is not None:
-            return
-        if reader.noted_chain is None:
-            raise Corruption(
-                f"the log ends at batch {reader.last_sequence}, the state before it at "
-                f"{self._origin.sequence}",
-                path,
-                reader.end,
-            )
-        if self._origin.chain not in (0, reader.noted_chain):
-            raise Corruption("the log and the state before it are of different histories", path, 0)
+
+def check_origin(reader: LogReader, origin: Origin, path: str) -> None:
+    """Check that a generation's first log, which was read, goes over the state it starts from.
+
+    reader: made with chain_at=origin.sequence. Raises Corruption.
+    """
+    if reader.noted_chain is None:
+        raise Corruption(
+            f"the log ends at batch {reader.last_sequence}, the state before it at "
+            f"{origin.sequence}",
+            path,
+            reader.end,
+        )
+    if origin.chain not in (0, reader.noted_chain):
+        raise Corruption("the log and the state before it are of different histories", path, 0)
 
 
 def _continue_log(env: Env, directory: str, header: LogHeader, state: _Replay) -> LogWriter:
