@@ -218,8 +218,9 @@ class ModelStore:
         at = self.written.get(key, 0)
         return at if at > self.committed else 0
 
-    def rows_now(self) -> State:
-        return dict(self.state)
+    def rows_now(self, now_ms: int) -> State:
+        """What readers may see at that time: not what is past its deadline."""
+        return {key: row for key, row in self.state.items() if not 0 < row[1] <= now_ms}
 
     def snapshot(self) -> Pin:
         return Pin(self.last, dict(self.state))

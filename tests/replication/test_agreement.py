@@ -17,7 +17,9 @@ def found(low: int, high: int, common: int | None) -> tuple[int | None, int]:
         assert 1 <= len(search.probes) <= MARKS_MAX
         assert list(search.probes) == sorted(set(search.probes))
         assert low <= search.probes[0] <= search.probes[-1] <= high
-        agreeing = [i for i, probe in enumerate(search.probes) if common is not None and probe <= common]
+        agreeing = [
+            i for i, probe in enumerate(search.probes) if common is not None and probe <= common
+        ]
         search.answer(agreeing[-1] if agreeing else None)
         rounds += 1
     return search.common, rounds

@@ -1,7 +1,7 @@
 """The replication protocol's bytes: the page's own, round trips, damage, limits, a fuzzer.
 
-    MARRAM_FUZZ_SEED=n    another seed
-    MARRAM_FUZZ_INPUTS=n  another number of inputs
+MARRAM_FUZZ_SEED=n    another seed
+MARRAM_FUZZ_INPUTS=n  another number of inputs
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def test_the_page_shows_the_bytes() -> None:
 
 def test_the_page_lists_every_kind_and_code() -> None:
     rows = re.findall(r"^\| (\d+) \| (\w+) \| (\w+)", PAGE.read_text(), re.M)
-    kinds = {name: int(kind) for kind, who, name in rows if who in ("replica", "upstream", "either")}
+    kinds = {
+        name: int(kind) for kind, who, name in rows if who in ("replica", "upstream", "either")
+    }
     lines = {int(code): line for code, line, _ in rows if line.isupper()}
 
     assert kinds == {type(message).__name__: wire(message)[4] for message in ONE_OF_EACH}

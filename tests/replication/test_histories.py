@@ -26,7 +26,7 @@ SEED = int(os.environ.get("MARRAM_REPLICATION_SEED", "1"))
 PARTS = 25
 PLANTED_MAX = 1500  # histories in which a planted bug has to show itself
 
-# Seeds that failed once, and the engine they failed on; see what each was about in world.py's W1-W6.
+# Seeds that fail where a bug that was found by such histories is put back, and what it was.
 FOUND: list[tuple[int, str | None]] = [
     (0, None),  # the upstream's own silence counted before the first message
     (37, None),  # a lost Ready: both ends waited for ever

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -38,7 +40,12 @@ from marram.replication.replica import Follower, FollowerOptions, Own, State
 from tests.replication.wire import messages
 
 MS = 1_000_000
-STORE, NODE, RUN, UPSTREAM = b"store-----------", b"n" * 16, b"run-of-replica--", b"run-of-upstream-"
+STORE, NODE, RUN, UPSTREAM = (
+    b"store-----------",
+    b"n" * 16,
+    b"run-of-replica--",
+    b"run-of-upstream-",
+)
 NONCE, THEIR_NONCE = b"m" * 16, b"u" * 16
 GREETING = Greeting(NONCE, RUN, THEIR_NONCE, UPSTREAM)
 TIP = Mark(2, 50, 555)
@@ -137,7 +144,9 @@ def test_r1_an_upstream_that_cannot_prove_itself_changes_nothing(proof: bytes) -
 
 
 @pytest.mark.parametrize(("has_password", "parameters"), [(True, b""), (False, b"scrypt$14$8$1$x")])
-def test_a_password_that_one_side_only_has_is_refused(has_password: bool, parameters: bytes) -> None:
+def test_a_password_that_one_side_only_has_is_refused(
+    has_password: bool, parameters: bytes
+) -> None:
     follower = connected(has_password=has_password)
     effects = follower.receive(Challenge(1, THEIR_NONCE, UPSTREAM, parameters), 0)
     assert refusal(effects) is Code.WRONG_PASSWORD
@@ -278,7 +287,7 @@ def test_what_is_consumed_is_acknowledged_before_the_window_is_full() -> None:
         acks += sent(follower.appended(number - 1, 0))
     assert acks
     assert acks[-1].consumed - acks[0].consumed <= 20 * (len(message.payload) + 64)
-    assert all(b.consumed - a.consumed <= 500 for a, b in zip(acks, acks[1:], strict=False))
+    assert all(b.consumed - a.consumed <= 500 for a, b in pairwise(acks))
 
 
 def test_r7_an_upstream_that_passes_the_window_is_refused() -> None:
@@ -305,6 +314,30 @@ def test_readers_see_no_more_than_is_committed_from_the_first_batch_on() -> None
     assert follower.receive(beat, 1) == [fx.FollowTime(5000)]
     assert follower.behind.bytes == 10
     assert follower.behind.seconds == 0.02
+
+
+def test_what_is_committed_stays_known_but_not_of_what_is_not_here() -> None:
+    follower = streaming()
+    follower.receive(Heartbeat(90, 70, 5000, 0, 0, 0), 0)
+    assert follower.committed == 70
+    follower.lost("gone", 0)
+    assert follower.committed == 70
+    assert follower.deadline_ns is not None
+    follower.tick(follower.deadline_ns)
+    follower.connected(OWN, NONCE, follower.deadline_ns or 0)
+    assert follower.committed == TIP.sequence  # another upstream may have another batch 51
+
+
+def test_a_full_sync_forgets_what_was_committed_before() -> None:
+    follower = Follower(NODE, RUN, OPTIONS, committed=50)
+    follower.start(0)
+    follower.connected(OWN, NONCE, 0)
+    follower.receive(CHALLENGE, 0)
+    follower.receive(welcome(Plan.FULL), 0)
+    follower.receive(SnapshotBegin(Mark(2, 80, 8), 1000, 0), 0)
+    follower.receive(SnapshotEnd(0, 0), 0)
+    assert follower.committed == 50  # the old state is still served
+    assert follower.installed(0)[0] == fx.Committed(0)
 
 
 def test_a_lost_message_shows_in_the_next_heartbeat() -> None:
@@ -491,6 +524,24 @@ def test_one_that_was_stopped_stays_so() -> None:
     assert follower.failed("x", 1) == []
 
 
+INSTALLED = 6
+
+
+def report(follower: Follower, outcome: int, now: int) -> list[fx.Effect]:
+    """One of the things a shell may report, at a time when it was not asked for, maybe."""
+    reports: list[Callable[[], list[fx.Effect]]] = [
+        lambda: follower.found([], now),
+        lambda: follower.epoch_raised(2, now),
+        lambda: follower.was_set_aside(42, now),
+        lambda: follower.appended(60, now),
+        lambda: follower.synced(60, now),
+        lambda: follower.rows_added(now),
+        lambda: follower.installed(now),
+        lambda: follower.derived(b"x", now),
+    ]
+    return reports[outcome]() if outcome < len(reports) else []
+
+
 @settings(max_examples=300)
 @given(
     st.integers(0, 4),
@@ -502,14 +553,10 @@ def test_no_message_breaks_a_follower(stage: int, said: list[tuple[Any, int, int
     for message, later, outcome in said:
         now += later
         effects = [*follower.receive(message, now), *follower.tick(now)]
-        reports = [lambda: follower.found([], now), lambda: follower.epoch_raised(2, now),
-                   lambda: follower.was_set_aside(42, now), lambda: follower.appended(60, now),
-                   lambda: follower.synced(60, now), lambda: follower.rows_added(now),
-                   lambda: follower.installed(now), lambda: follower.derived(b"x", now)]  # fmt: skip
-        if outcome < len(reports) and not isinstance(message, Compare):
-            done = reports[outcome]()
+        if not isinstance(message, Compare):
+            done = report(follower, outcome, now)
             effects += done
-            if outcome == 6 and done:  # installed()
+            if outcome == INSTALLED and done:
                 is_installing = False
         for effect in effects:
             if isinstance(effect, fx.BeginInstall):

@@ -64,9 +64,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ack, u64, u64, u64),
     st.builds(Challenge, st.integers(0, 65535), id16, id16, st.binary(max_size=1024)),
     ascending,
-    st.builds(
-        Welcome, proof, id16, u64, mark, st.sampled_from(Plan), st.none() | u64, text, u32
-    ),
+    st.builds(Welcome, proof, id16, u64, mark, st.sampled_from(Plan), st.none() | u64, text, u32),
     st.builds(Batches, u64, u32, u64, u64, u64, u32, payload),
     st.builds(Heartbeat, u64, u64, u64, u64, u64, u64),
     st.builds(SnapshotBegin, mark, u64, u64),

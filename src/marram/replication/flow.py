@@ -50,7 +50,7 @@ class Throttle:
 
     def __init__(self, rate: int, now_ns: int) -> None:
         self._rate = rate
-        # In bytes / 10**9, so that nothing is rounded. A second's worth to begin with; negative: debt.
+        # Bytes times 10**9, so that nothing is rounded: a second's worth first; negative: debt.
         self._left = rate * _SECOND_NS
         self._at_ns = now_ns
 

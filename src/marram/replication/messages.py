@@ -188,11 +188,11 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Batches as they are in the log: a whole frame or a part of one.
+    """Batches as they are in the log: some small frames of it, or a part of a large one.
 
-    They are `count` batches from sequence `first` on, written in `epoch` at `time_ms`. committed:
-    the upstream's committed sequence; chain: of the mark at the last batch, which checks payload
-    and history at once.
+    They are `count` batches from sequence `first` on, written in `epoch`, the last at `time_ms`.
+    committed: the upstream's committed sequence; chain: of the mark at the last batch, which checks
+    payload and history at once.
     """
 
     first: int

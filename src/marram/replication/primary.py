@@ -285,7 +285,7 @@ class Feed:
         self._reading = False
         self._standing = standing
         self._dry = not frames and not self._news
-        for frame in frames:
+        for frame in _joined(frames, self._options.chunk_bytes):
             self._queue(frame)
         return self._pump(now_ns)
 
@@ -580,6 +580,41 @@ class Feed:
         self.phase = Phase.CLOSED
         self._pending.clear()
         return [*effects, Close(why)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """Frames as one. time_ms: of the last of them."""
+
+    first_sequence: int
+    count: int
+    epoch: int
+    time_ms: int
+    payload: bytes
+
+
+def _joined(frames: Sequence[LogFrame], limit: int) -> Iterator[LogFrame]:
+    """Make one of small frames that follow one another, up to `limit` bytes, of one epoch each.
+
+    A log of single writes has a frame for each: one message a frame costs 15 times as much.
+    """
+    start = 0
+    while start < len(frames):
+        stop, size = start + 1, len(frames[start].payload)
+        while stop < len(frames) and frames[stop].epoch == frames[start].epoch:
+            size += len(frames[stop].payload)
+            if size > limit:
+                break
+            stop += 1
+        run = frames[start:stop]
+        first, last = run[0], run[-1]
+        if first is last:
+            yield first
+        else:
+            payload = b"".join([frame.payload for frame in run])
+            count = sum([frame.count for frame in run])
+            yield _Joined(first.first_sequence, count, first.epoch, last.time_ms, payload)
+        start = stop
 
 
 def _parts(payload: bytes, count: int, limit: int) -> Iterator[tuple[int, bytes]]:

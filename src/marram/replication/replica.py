@@ -158,6 +158,7 @@ class Follower:
 
     node_id: stays with the replica from start to start; run_id: new with each. has_password:
     whether the shell can derive a secret. address: where this replica serves others, or "".
+    committed: what is known of its history already: of the Follower before, or of an own reign.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class Follower:
         *,
         has_password: bool = False,
         address: str = "",
+        committed: int = 0,
     ) -> None:
         self.state = State.WAITING
         self.is_verified = False
@@ -176,9 +178,9 @@ class Follower:
         """Why the last link ended; "" once there is one that streams."""
         self.primary = ""
         """Where the primary serves clients, as the upstream said; "" where that is not known."""
-        self.committed = 0
-        """The upstream's committed sequence, as far as this link told; 0 before it did. A node that
-        opens with an ack level set answers no readers before this has come to what it opened with.
+        self.committed = committed
+        """Up to where the history is known to be committed. A node that opens with an ack level set
+        answers no readers before this has come to what it opened with.
         """
         self.behind = Lag(0, 0, 0.0)
         """How far this replica's disk was behind at the last heartbeat, as the upstream sees it."""
@@ -230,7 +232,8 @@ class Follower:
         self.links += 1
         self.heard_ns = now_ns
         self._own = own
-        self.committed = 0
+        # Of what it does not have yet the next upstream may have another version.
+        self.committed = min(self.committed, own.newest.sequence)
         self._welcome = None
         self._compare = None
         self._todo = []
@@ -364,6 +367,7 @@ class Follower:
         if self.state is not State.FINISHING or self._sync is None:
             return []
         self.full_syncs += 1
+        self.committed = 0
         self.tip = self._sync.mark
         self._received = self._durable = self.tip.sequence
         self._consumed = self._taken
