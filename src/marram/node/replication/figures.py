@@ -151,7 +151,7 @@ def _upstream(part: Replication, uplink: Uplink) -> dict[str, Any]:
         "heard_s": round(heard_s, 3) if follower.links else 0.0,
         "primary": dict(part.primary),
         "lag_positions": positions,
-        "lag_bytes": follower.behind_bytes if positions else 0,
+        "lag_bytes": follower.behind.bytes if positions else 0,
         "lag_seconds": uplink.lag_seconds(),
         "full_syncs": follower.full_syncs,
     }

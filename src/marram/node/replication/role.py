@@ -169,7 +169,7 @@ class Replication:
                             _told(record))  # fmt: skip
         self.deposed_by = record.deposed_by
         if record.upstream:
-            self._begin_following(*split_address(record.upstream))
+            self._begin_following(*split_address(record.upstream), 0)
         else:
             self._settle()
 
@@ -238,8 +238,11 @@ class Replication:
         deferred = Deferred()
         store, env = self._store, self.node.env
         upstream = join_address(host, port)
+        known = 0
 
         def recorded(outcome: Any) -> None:
+            nonlocal known
+            known = self.standing().committed
             if isinstance(outcome, Exception):
                 self._changed(deferred, ErrorReply(self.node.refusal(outcome)))
             elif self.uplink is not None:
@@ -249,7 +252,7 @@ class Replication:
                 stopped()
 
         def stopped() -> None:
-            self._begin_following(host, port)
+            self._begin_following(host, port, known)
             self._changed(deferred, OK)
 
         self._is_changing = True
@@ -266,6 +269,7 @@ class Replication:
         store, env = self._store, self.node.env
         uplink, self.uplink = self.uplink, None
         before = Record(uplink.upstream if uplink else "", self.deposed_by)
+        known = 0 if uplink is None else uplink.follower.committed
 
         def stopped() -> None:
             epoch = max(store.epoch, self.deposed_by) + 1
@@ -280,7 +284,7 @@ class Replication:
         def raised(outcome: Any) -> None:
             if isinstance(outcome, Exception):
                 if before.upstream:
-                    self._begin_following(*split_address(before.upstream))
+                    self._begin_following(*split_address(before.upstream), known)
                 self._changed(deferred, ErrorReply(self.node.refusal(outcome)))
                 return
             self.deposed_by = 0
@@ -312,24 +316,23 @@ class Replication:
         self._settle()
         self.node.settle(deferred, reply)
 
-    def _begin_following(self, host: str, port: int) -> None:
+    def _begin_following(self, host: str, port: int, known: int) -> None:
+        """known: up to where the history here is known to be committed."""
         store = self._store
         settings = self.node.settings.replication
         was_primary = not store.read_only
         store.follow()
         if was_primary:
             self._opened_at = store.last
-            self._must_reach = settings.min_acks > 0
+            self._must_reach = settings.min_acks > 0 and known < store.last
             self.levels.end()
             # Those who wait for replicas of a reign that is over wait for nothing.
             self.shell.give_up(0, store.last)
-        store.commit.set_bound(0)
+        store.commit.set_bound(known)
         self.deposed_by = 0
         self._restart_links("another role")
-        self.uplink = Uplink(
-            self, host, port,
-            FollowerOptions(), settings.password, settings.max_frame_bytes,
-        )  # fmt: skip
+        options = FollowerOptions(max_frame_bytes=settings.max_frame_bytes)
+        self.uplink = Uplink(self, host, port, options, settings.password, known)
         _logger.info("follows %s", self.uplink.upstream)
         self._settle()
         self.uplink.start()
