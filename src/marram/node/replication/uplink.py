@@ -84,7 +84,7 @@ class Uplink:
         self._wire: Wire | None = None
         self._work = Work(part.node.env, part.node.loop, "marram-follow")
         self._greeting: FrameReplyParser | None = None  # of the answer, until it is there
-        self._decoder = Decoder(max_frame_bytes)
+        self._decoder = Decoder(GREETING_FRAME_BYTES)
         self._out: list[bytes] = []
         self._installation: Installation | None = None
         self._sync_mark = Mark(0, 0, 0)
@@ -102,7 +102,7 @@ class Uplink:
         return self.follower.state is State.STREAMING
 
     def lag_seconds(self) -> float:
-        """The age of the oldest batch that is missing here, about; 0.0 where none is known to be."""
+        """The age of the oldest batch that is missing here, about; 0.0 where none is known of."""
         follower = self.follower
         if follower.upstream_newest <= self._store.commit.durable:
             return 0.0
