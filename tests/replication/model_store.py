@@ -17,6 +17,7 @@ from marram.errors import LogGone
 from marram.replication.effects import Row
 from marram.replication.messages import Mark
 
+START = Mark(0, 0, 0)
 State = dict[tuple[int, bytes], tuple[bytes, int, int]]
 
 
@@ -34,7 +35,7 @@ class Disk:
 
     store_id: bytes
     epoch: int = 1
-    base: Mark = Mark(0, 0, 0)
+    base: Mark = START
     state: State = field(default_factory=dict)
     log: list[Frame] = field(default_factory=list)
     aside: list[list[Frame]] = field(default_factory=list)
@@ -217,8 +218,9 @@ class ModelStore:
         at = self.written.get(key, 0)
         return at if at > self.committed else 0
 
-    def rows_now(self) -> State:
-        return dict(self.state)
+    def rows_now(self, now_ms: int) -> State:
+        """What readers may see at that time: not what is past its deadline."""
+        return {key: row for key, row in self.state.items() if not 0 < row[1] <= now_ms}
 
     def snapshot(self) -> Pin:
         return Pin(self.last, dict(self.state))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from marram.replication.codec import Decoder, decode_hello, encode, encode_hello
-from marram.replication.messages import Hello
+from marram.replication.messages import GREETING_FRAME_BYTES, Hello
 
 MS = 1_000_000
 
@@ -82,7 +82,7 @@ class End:
         self._network = network
         self._last_ns = 0  # no later message arrives before
         self._decoder = Decoder()
-        self._greeted = False
+        self.frame_limit: Callable[[], int] = lambda: GREETING_FRAME_BYTES
 
     def send(self, message: Any) -> None:
         if not self.is_open:
@@ -114,6 +114,7 @@ class End:
         peer.owner.later(arrival, lambda: peer._receive(message), peer.incarnation)
 
     def _feed(self, wire: bytes) -> None:
+        self._decoder.max_frame_bytes = self.frame_limit()
         for message in self._decoder.feed(wire):
             self._receive(message)
         assert self._decoder.error is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -92,10 +93,11 @@ class RealStore:
     def settles_at(self, key: bytes) -> int:
         return self.store.settles_at(key)
 
-    def rows_now(self) -> State:
+    def rows_now(self, now_ms: int) -> State:
         pin = self.snapshot()
         try:
-            return {(r[0], r[1]): (r[2], r[3], r[4]) for rows in self.rows(pin) for r in rows}
+            found = [row for rows in self.store.rows(pin, now_ms) for row in rows]
+            return {(row[0], row[1]): (row[2], row[3], row[4]) for row in found}
         finally:
             self.release(pin)
 
@@ -167,9 +169,7 @@ class RealStore:
                     raise PowerCut
 
             self.env.on_call = cut
-            try:
+            with contextlib.suppress(PowerCut):
                 group.write()
-            except PowerCut:
-                pass
             self.env.on_call = None
         return self.env.crash_clone(survival, rng.randrange(1 << 30))

@@ -7,7 +7,7 @@ for an earlier life of the node, and keeps what comes while it is paused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from marram.errors import LogGone
@@ -17,7 +17,7 @@ from marram.replication.credentials import Secret
 from marram.replication.lag import Timeline
 from marram.replication.messages import NO_STORE, Code, Hello, Mark
 from marram.replication.primary import FeedOptions, Host, Standing
-from marram.replication.replica import Follower, FollowerOptions, Own, State
+from marram.replication.replica import FollowerOptions, Own, State
 from tests.replication.model_store import Frame
 from tests.replication.network import MS, End, connect
 
@@ -27,6 +27,7 @@ FEED = FeedOptions(
     window_bytes=600, chunk_bytes=150, heartbeat_ns=40 * MS, silence_ns=250 * MS,
     wrong_password_ns=10 * MS,
 )  # fmt: skip
+THROTTLED = replace(FEED, sync_rate=4000)
 FOLLOWER = FollowerOptions(
     window_bytes=500, ack_bytes=100, heartbeat_ns=40 * MS, silence_ns=250 * MS, retry_ns=5 * MS,
     retry_max_ns=80 * MS,
@@ -48,7 +49,8 @@ class Downlink:
     def __init__(self, node: Node, end: End) -> None:
         self.node = node
         self.end = end
-        self.feed = node.world.feed(node.host(), FEED, SECRET, node.timeline, node.now)
+        options = THROTTLED if node.world.is_throttled else FEED
+        self.feed = node.world.feed(node.host(), options, SECRET, node.timeline, node.now)
         self.hold = f"link-{node.world.fresh()}"
         self.tail: Any = None
         self.pin: Any = None
@@ -167,13 +169,14 @@ class Downlink:
 class Uplink:
     """The connection to the upstream, at the replica."""
 
-    def __init__(self, node: Node, upstream: str) -> None:
+    def __init__(self, node: Node, upstream: str, known: int) -> None:
         self.node = node
         self.upstream = upstream
         self.end: End | None = None
         self.follower = node.world.follower(
-            node.node_id, node.run_id, FOLLOWER, has_password=True, address=node.name
-        )
+            node.node_id, node.run_id, FOLLOWER, has_password=True, address=node.name,
+            committed=known,
+        )  # fmt: skip
         self.installation: Any = None
         self.install_mark = Mark(0, 0, 0)
         self.link = 0
@@ -215,7 +218,7 @@ class Uplink:
                 if store.set_aside(after) is not None:
                     node.world.counts["set aside"] += 1
                 self.report(lambda: follower.was_set_aside(after, node.now))
-            case fx.Append(batches):
+            case fx.Append(batches) if not node.is_full():
                 for one in batches:
                     store.append_frame(
                         Frame(one.first, one.count, one.epoch, one.time_ms, one.payload)
@@ -232,6 +235,8 @@ class Uplink:
                 node.world.counts["full sync begun"] += 1
                 self.install_mark = mark
                 self.installation = store.install(store_id, epoch, mark, time_ms)
+            case fx.Append() | fx.InstallRows() if node.is_full():
+                self.do(follower.failed("the disk is full", node.now, is_hopeless=True))
             case fx.InstallRows(rows):
                 self.installation.add(list(rows))
                 self.report(lambda: follower.rows_added(node.now))
@@ -263,6 +268,7 @@ class Uplink:
             self.do(self.follower.lost("no connection", node.now))
             return
         self.end = end
+        end.frame_limit = lambda: self.follower.frame_limit_bytes
         end.on_message = lambda message: self.do(self.follower.receive(message, node.now))
         end.on_lost = lambda: self.do(self.follower.lost("the connection is gone", node.now))
         server.later(server.now, lambda: server.accept(end.peer), end.peer.incarnation)
@@ -294,6 +300,7 @@ class Node:
         self.replies: list[Reply] = []
         self.group: Any = None
         self.fenced = False
+        self.full_until_ns = 0  # its disk has no room before
         self.opened_at = 0
         self.slow_ns = 0
         self.told: int | None = None
@@ -403,6 +410,7 @@ class Node:
 
     def settle_role(self) -> None:
         """Begin what the configuration says."""
+        known = self.standing().committed
         if self.uplink is not None:
             self.uplink.do(self.uplink.follower.stop())
             self.uplink = None
@@ -418,7 +426,7 @@ class Node:
             self.store.follow()
         if not self.is_primary and self.upstream is not None:
             self.store.set_bound(0)
-            self.uplink = Uplink(self, self.upstream)
+            self.uplink = Uplink(self, self.upstream, known)
             self.uplink.do(self.uplink.follower.start(self.now))
         self.kick()
 
@@ -574,6 +582,9 @@ class Node:
         if self.world.need == 0 and not self.world.holds:
             return True
         return self.uplink is not None and self.uplink.follower.committed >= self.opened_at
+
+    def is_full(self) -> bool:
+        return self.now < self.full_until_ns
 
     def end_replies(self) -> None:
         """Nobody will know."""

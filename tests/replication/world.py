@@ -29,12 +29,11 @@ from marram.replication.messages import Batches, Mark
 from marram.replication.primary import Feed
 from marram.replication.replica import Follower
 from marram.storage.options import Options
-from tests.replication.model_store import Disk, ModelStore
-from tests.replication.real_store import RealStore
+from tests.replication.model_store import START, Disk, ModelStore
 from tests.replication.network import MS, Loop, Network, Weather
+from tests.replication.real_store import RealStore
 from tests.replication.shell import Node
 
-START = Mark(0, 0, 0)
 NAMES = ("a", "b", "c")
 KEYS = [b"k%d" % number for number in range(6)]
 TROUBLE_NS = 1_200 * MS  # how long the trouble lasts
@@ -90,6 +89,7 @@ class World:
         self.holds = rng.random() < 0.4  # whether writes ask for levels of their own
         self.careful = rng.random() < 0.7
         self.retention = rng.choice((0, 3, 12, 50))  # batches that checkpoints keep
+        self.is_throttled = rng.random() < 0.2
         self.lost: str | None = None  # the node that is gone for ever
         self._fresh = 0
         self._epoch = 1
@@ -209,7 +209,11 @@ class World:
         self.draw_weather()
         until = trouble_from + TROUBLE_NS
         while loop.now_ns < until:
-            loop.run_until(loop.now_ns + int(rng.random() * 40 * MS))
+            pause_ns = int(rng.random() * 40 * MS)
+            loop.run_until(loop.now_ns + pause_ns)
+            if self.options.engine is not None:
+                for node in self.live():  # a node's clock stands while it is down
+                    node.store.env.advance(pause_ns // MS)
             self.happen()
         self.calm()
 
@@ -229,8 +233,8 @@ class World:
     def happen(self) -> None:
         name = self.rng.choices(
             ("writes", "reads", "crash", "start", "pause", "cut", "mend", "checkpoint", "operate",
-             "lose", "weather"),
-            (30, 14, 4, 8, 3, 4, 6, 6, 3, 0.7, 1),
+             "lose", "weather", "fill"),
+            (30, 14, 4, 8, 3, 4, 6, 6, 3, 0.7, 1, 1),
         )[0]  # fmt: skip
         getattr(self, f"do_{name}")()
 
@@ -251,7 +255,8 @@ class World:
         need, level = hold or (0, Level.ON_DISK)
         op = Op(len(self.ops), node.name, need, level)
         value = b"%d:" % op.number + b"x" * rng.choice((0, 10, 60, 400))
-        changes = [put(0, rng.choice(KEYS), value)]
+        deadline_ms = rng.choice((0, 0, 0, 1_700_000_000_500, 1 << 50))
+        changes = [put(0, rng.choice(KEYS), value, deadline_ms)]
         if rng.random() < 0.2:
             changes.append(delete(0, rng.choice(KEYS)))
         self.ops.append(op)
@@ -317,6 +322,11 @@ class World:
     def do_weather(self) -> None:
         self.draw_weather()
 
+    def do_fill(self) -> None:
+        """A disk is full for a while: a replica cannot take anything over."""
+        node = self.rng.choice(list(self.nodes.values()))
+        node.full_until_ns = self.loop.now_ns + int(self.rng.random() * 200 * MS)
+
     def do_lose(self) -> None:
         """A node is lost for ever, once a history."""
         if self.lost is None and self.rng.random() < 0.5:
@@ -357,7 +367,9 @@ class World:
             node.follow(others[0].name if in_chain else self.current)
 
     def fail_over(self, until_ns: int) -> None:
-        """Fence all but one, wait until it is known what they have, promote the best one.
+        """Have all but one listen to the primary no more, see what they have, promote the best.
+
+        They are told an epoch above its own, or to follow each other.
 
         The one that is left out is the primary, which may be alive, and go on; or it is the node
         that is lost. One more missing might be the only one that has some acknowledged write.
@@ -371,12 +383,16 @@ class World:
         self._failing_over = True
         self.counts["failover"] += 1
         epoch = self.next_epoch()
-        for node in fenced:
-            # Not a change of its configuration: after a crash it follows whom it followed.
-            configured = self.current if node.is_primary else node.upstream
-            node.follow(None)
-            node.upstream = configured
-            node.raise_epoch(epoch)
+        points_around = self.rng.random() < 0.4
+        for index, node in enumerate(fenced):
+            if points_around:
+                node.follow(fenced[index - 1].name)
+            else:
+                # Not a change of its configuration: after a crash it follows whom it followed.
+                configured = self.current if node.is_primary else node.upstream
+                node.follow(None)
+                node.upstream = configured
+                node.raise_epoch(epoch)
             if self.rng.random() < 0.3:
                 node.crash(self.rng.choice((0.0, 1.0)))
                 later = self.loop.now_ns + int(self.rng.random() * 20 * MS)
@@ -414,6 +430,7 @@ class World:
         self.network.weather = Weather(2)
         for node in self.nodes.values():
             self.start(node)
+            node.full_until_ns = 0
             if node.paused:
                 node.resume()
         self.loop.run_until(self.loop.now_ns + 50 * MS)
@@ -466,9 +483,10 @@ class World:
             for n in live
         }
         assert self.is_settled(final), f"they do not come to agree: {state}"
+        now_ms = self.time_ms(current.store)  # a checkpoint leaves out what is past its deadline
         for node in live:
             assert node.store.newest() == current.store.newest(), state
-            assert node.store.rows_now() == current.store.rows_now(), "rows differ"
+            assert node.store.rows_now(now_ms) == current.store.rows_now(now_ms), "rows differ"
             self.check_same_batches(node, current)
         lineage = set()
         mark: Mark | None = current.tip

@@ -39,6 +39,8 @@ _COMMANDS = {
     "restore": "upkeep",
     "verify": "upkeep",
     "convert": "tables",
+    "promote": "promote",
+    "follow": "promote",
     "dump": "transfer",
     "load": "transfer",
     "import": "redis_import",

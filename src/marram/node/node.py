@@ -144,13 +144,13 @@ class Node:
         self._watched = self.transactions.watches.by_key
         self._max_key_bytes = store.options.max_key_bytes
         self._check_values = store.options.max_value_bytes < MAX_STRING_BYTES
-        self._context = NodeContext(self)
         self._now_ms = store.now_ms
         self._append = store.append
         self._append_put = store.append_put
         self._time_all = False
         self._guarded = False  # every command needs more than the fast path
         self.replication = Replication(self)
+        self._context = NodeContext(self)
         self._settings_changed()
         self.roles_changed()
 

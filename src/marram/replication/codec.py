@@ -10,8 +10,8 @@ X2  What feed() returns and the final error do not depend on how the bytes were 
     bad bytes are handed out, nothing after them.
 X3  Memory follows the bytes received, never a declared length; every length is checked before it is
     used, and a message above the limit is refused by its first bytes.
-X4  A checksum covers kind and body; of Batches and Rows without their payload, which the chain, and
-    the checksum in SnapshotEnd, cover: a payload is summed once.
+X4  A checksum covers size, kind and body; of Batches and Rows without their payload, which the
+    chain, and the checksum in SnapshotEnd, cover: a payload is summed once.
 
 Threading: one decoder, one link, no lock; the encoders are pure functions.
 """
@@ -26,8 +26,10 @@ from typing import Any, Final
 from marram.coding.checksum import crc32
 from marram.errors import InvalidArgument, ProtocolError
 from marram.replication.messages import (
+    GREETING_FRAME_BYTES,
     ID_BYTES,
     MARKS_MAX,
+    MAX_FRAME_BYTES,
     NONCE_BYTES,
     PROOF_BYTES,
     TEXT_BYTES_MAX,
@@ -52,21 +54,17 @@ from marram.replication.messages import (
     Welcome,
 )
 
-MAX_FRAME_BYTES: Final = 1 << 30
-"""The default limit of a frame's size: a batch of 1 GiB. The format's own is 4 GiB - 1."""
-MAX_FROM_REPLICA_BYTES: Final = 4096
-"""The limit of what a replica sends: no message of its is larger."""
-
 _MAGIC: Final = b"marramRP"
 _HELLO: Final = struct.Struct(f"<8sHH{NONCE_BYTES}s{ID_BYTES}s")
 _FRAME: Final = struct.Struct("<IBI")
+_START: Final = struct.Struct("<IB")
 _FIXED: Final = _FRAME.size - 4
 _MARK: Final = struct.Struct("<QQI")
 _LOGIN: Final = struct.Struct(f"<{PROOF_BYTES}s{ID_BYTES}s{ID_BYTES}sQQQIQQ")
 _CHALLENGE: Final = struct.Struct(f"<H{NONCE_BYTES}s{ID_BYTES}s")
 _WELCOME: Final = struct.Struct(f"<{PROOF_BYTES}s{ID_BYTES}sQQQIBBQI")
 _BATCHES: Final = struct.Struct("<QIQQQI")
-_HEARTBEAT: Final = struct.Struct("<QQQQQ")
+_HEARTBEAT: Final = struct.Struct("<QQQQQQ")
 _BEGIN: Final = struct.Struct("<QQIQQ")
 _NUMBER: Final = struct.Struct("<I")
 _END: Final = struct.Struct("<II")
@@ -142,13 +140,15 @@ def encode(message: Message) -> list[bytes]:
     size = _FIXED + len(head) + len(payload)
     if size > _U32_MAX:
         raise InvalidArgument(f"a frame cannot hold {size} bytes")
-    first = _FRAME.pack(size, kind, crc32(head, kind)) + head
+    start = _START.pack(size, kind)
+    first = b"".join((start, _NUMBER.pack(crc32(head, crc32(start))), head))
     return [first, payload] if payload else [first]
 
 
 def _text(text: str) -> bytes:
-    """A text with its length before it, cut where it is too long."""
-    data = text.encode("utf-8", "backslashreplace")[:TEXT_BYTES_MAX]
+    """A text with its length before it, cut where it is too long; see _rest_text()."""
+    printable = "".join(char if char.isprintable() else "?" for char in text)
+    data = printable.encode()[:TEXT_BYTES_MAX].decode("utf-8", "ignore").encode()
     return struct.pack("<H", len(data)) + data
 
 
@@ -186,7 +186,7 @@ def _encode_batches(m: Batches) -> tuple[int, bytes]:
 
 def _encode_heartbeat(m: Heartbeat) -> tuple[int, bytes]:
     return _HEARTBEAT_KIND, _HEARTBEAT.pack(
-        m.newest, m.committed, m.time_ms, m.stream, m.behind_bytes
+        m.newest, m.committed, m.time_ms, m.stream, m.behind_bytes, m.behind_ms
     )
 
 
@@ -240,7 +240,14 @@ def _rest(body: bytes, at: int) -> bytes:
 
 
 def _rest_text(body: bytes, at: int) -> str:
-    return _rest(body, at).decode("utf-8", "backslashreplace")
+    """A text, which goes into logs and replies: nothing in it may pretend to be a line of its own.
+
+    Raises ValueError: it is not UTF-8, or has characters that cannot be printed.
+    """
+    text = _rest(body, at).decode()
+    if not text.isprintable():
+        raise ValueError("a text that cannot be printed")
+    return text
 
 
 def _decode_login(body: bytes) -> Message:
@@ -328,18 +335,18 @@ _SMALL: Final = 16 << 10
 """No message without a payload is larger."""
 
 
-def _message(data: bytes, at: int, stop: int) -> Message:
-    """The message of the frame at data[at:stop]. Raises ValueError: the bytes are none."""
-    _, kind, checksum = _FRAME.unpack_from(data, at)
-    at += _FRAME.size
+def _message(data: bytes, start: int, stop: int) -> Message:
+    """The message of the frame at data[start:stop]. Raises ValueError: the bytes are none."""
+    _, kind, checksum = _FRAME.unpack_from(data, start)
+    at = start + _FRAME.size
     form = _WITH_PAYLOAD.get(kind)
     payload_at = stop if form is None else at + form[0].size
+    if form is not None and payload_at >= stop:
+        raise ValueError("no payload")
     head = data[at:payload_at]
-    if crc32(head, kind) != checksum:
+    if crc32(head, crc32(data[start : start + _START.size])) != checksum:
         raise ValueError("the checksum does not match")
     if form is not None:
-        if payload_at >= stop:
-            raise ValueError("no payload")
         layout, make = form
         return make(*layout.unpack(head), data[payload_at:stop])
     decode = _DECODERS.get(kind)
@@ -351,14 +358,15 @@ def _message(data: bytes, at: int, stop: int) -> Message:
 class Decoder:
     """Turns a link's bytes into messages.
 
-    max_frame_bytes: the largest frame size taken, bytes. `error` says why nothing follows.
+    max_frame_bytes: the largest frame size taken, bytes; it may be changed between calls, once
+    the other end is known. `error` says why nothing follows.
     """
 
     __slots__ = ("_body", "_head", "_missing", "error", "max_frame_bytes", "too_large")
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
-        if max_frame_bytes < MAX_FROM_REPLICA_BYTES:
-            raise InvalidArgument(f"max_frame_bytes must be at least {MAX_FROM_REPLICA_BYTES}")
+        if max_frame_bytes < GREETING_FRAME_BYTES:
+            raise InvalidArgument(f"max_frame_bytes must be at least {GREETING_FRAME_BYTES}")
         self.max_frame_bytes = max_frame_bytes
         self.error: str | None = None
         self.too_large = False

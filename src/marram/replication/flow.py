@@ -50,14 +50,15 @@ class Throttle:
 
     def __init__(self, rate: int, now_ns: int) -> None:
         self._rate = rate
-        self._left = float(rate)  # a second's worth to begin with; negative: in debt
+        # Bytes times 10**9, so that nothing is rounded: a second's worth first; negative: debt.
+        self._left = rate * _SECOND_NS
         self._at_ns = now_ns
 
     def spend(self, size_bytes: int, now_ns: int) -> None:
         """Count what was sent."""
         if self._rate:
             self._refill(now_ns)
-            self._left -= size_bytes
+            self._left -= size_bytes * _SECOND_NS
 
     def open_at_ns(self, now_ns: int) -> int:
         """From when on more may be sent: now_ns, where that is now."""
@@ -66,9 +67,9 @@ class Throttle:
         self._refill(now_ns)
         if self._left > 0:
             return now_ns
-        return now_ns + int(-self._left * _SECOND_NS / self._rate) + 1
+        return now_ns - self._left // self._rate + 1
 
     def _refill(self, now_ns: int) -> None:
-        gained = (now_ns - self._at_ns) * self._rate / _SECOND_NS
-        self._left = min(float(self._rate), self._left + gained)
+        gained = (now_ns - self._at_ns) * self._rate
+        self._left = min(self._rate * _SECOND_NS, self._left + gained)
         self._at_ns = now_ns

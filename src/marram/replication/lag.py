@@ -3,7 +3,8 @@
 Owns the record of when the log reached which sequence and how many bytes that took, and the figures
 made of it; not where the replicas are (acks.py, primary.py).
 
-E1  memory is bounded: at POINTS_MAX points every second one is dropped, the newest stays.
+E1  memory is bounded: at POINTS_MAX points every second one is dropped, but for both ends. So what
+    is old is known more coarsely.
 E2  between two points bytes and time grow evenly; before the first one all is taken to be as old
     as it.
 
@@ -48,7 +49,7 @@ class Timeline:
             return
         if len(self._sequences) >= POINTS_MAX:
             for points in (self._sequences, self._bytes, self._times_ns):
-                del points[len(points) % 2 : -1 : 2]
+                del points[1:-1:2]
         self._sequences.append(sequence)
         self._bytes.append(self._bytes[-1] + size_bytes)
         self._times_ns.append(now_ns)

@@ -27,6 +27,10 @@ TEXT_BYTES_MAX: Final = 1024
 """Bytes of any text in a message."""
 MESSAGE_OVERHEAD_BYTES: Final = 64
 """What a message weighs in flow control beside its payload: more than its header."""
+MAX_FRAME_BYTES: Final = 1 << 30
+"""The default limit of a frame's size: a batch of 1 GiB. The format's own is 4 GiB - 1."""
+GREETING_FRAME_BYTES: Final = 4096
+"""The limit before both ends know each other, and always of what a replica sends."""
 NO_STORE: Final = bytes(ID_BYTES)
 """The store id of a replica that has none of its own yet."""
 
@@ -184,11 +188,11 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Batches as they are in the log: a whole frame or a part of one.
+    """Batches as they are in the log: some small frames of it, or a part of a large one.
 
-    They are `count` batches from sequence `first` on, written in `epoch` at `time_ms`. committed:
-    the upstream's committed sequence; chain: of the mark at the last batch, which checks payload
-    and history at once.
+    They are `count` batches from sequence `first` on, written in `epoch`, the last at `time_ms`.
+    committed: the upstream's committed sequence; chain: of the mark at the last batch, which checks
+    payload and history at once.
     """
 
     first: int
@@ -205,7 +209,8 @@ class Heartbeat:
     """Sent every heartbeat_ms, and whenever `committed` moved and no batch tells of it.
 
     newest: the upstream's last durable sequence; time_ms: its store clock; stream: how many
-    messages of the stream it has sent since Ready; behind_bytes: batches not acknowledged.
+    messages of the stream it has sent since Ready. behind_bytes, behind_ms: what the replica has
+    not acknowledged as durable, and the age of the oldest batch of that.
     """
 
     newest: int
@@ -213,6 +218,7 @@ class Heartbeat:
     time_ms: int
     stream: int
     behind_bytes: int
+    behind_ms: int
 
 
 @dataclass(frozen=True, slots=True)

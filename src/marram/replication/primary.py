@@ -58,7 +58,7 @@ from marram.replication.effects import (
     Send,
 )
 from marram.replication.flow import Throttle, Window
-from marram.replication.lag import Timeline
+from marram.replication.lag import Lag, Timeline
 from marram.replication.messages import (
     NO_STORE,
     VERSION,
@@ -240,11 +240,11 @@ class Feed:
         return self._refuse(Code.MALFORMED, f"{what} while the link is {self.phase.name.lower()}")
 
     def stop(self, code: Code, text: str) -> list[Effect]:
-        """End the link from this side: a change of Host, another link of the same replica, ..."""
+        """End the link from this side: Host changed, bytes came that are no messages, ..."""
         return self._refuse(code, text)
 
     def lost(self) -> list[Effect]:
-        """The connection is gone, or its bytes were no messages."""
+        """The connection is gone."""
         return self._close("the connection is gone")
 
     # -- what the shell found ----------------------------------------------------------------------
@@ -285,7 +285,7 @@ class Feed:
         self._reading = False
         self._standing = standing
         self._dry = not frames and not self._news
-        for frame in frames:
+        for frame in _joined(frames, self._options.chunk_bytes):
             self._queue(frame)
         return self._pump(now_ns)
 
@@ -359,6 +359,10 @@ class Feed:
             due_ns = min(due_ns, self._open_ns)
         return due_ns
 
+    def lag(self, now_ns: int) -> Lag:
+        """How far the replica's disk is behind ours; all of the log before its first Ack."""
+        return self._timeline.behind(self.durable, now_ns)
+
     # -- private: the handshake --------------------------------------------------------------------
 
     def _logged_in(self, login: Login, now_ns: int) -> list[Effect]:
@@ -419,13 +423,13 @@ class Feed:
     def _parted(self, login: Login, common: int | None, now_ns: int) -> list[Effect]:
         """The histories part after `common`; None: before both logs begin."""
         ours, theirs = self._newest, login.newest
-        may_be_behind = not self._host.is_primary and ours.sequence < theirs.sequence
-        if may_be_behind and (common is None or common >= ours.sequence):
-            # We may not have come as far as the replica yet. But in one history epochs do not go
-            # back: a later epoch at an earlier place is another history.
-            if ours.epoch <= theirs.epoch:
-                text = f"the replica is at {theirs.sequence}, this at {ours.sequence}"
-                return self._refuse(Code.BEHIND, text)
+        # A replica that feeds others may not have come as far as they yet. But in one history
+        # epochs do not go back: a later epoch at an earlier place is another history.
+        is_further = theirs.sequence > ours.sequence and theirs.epoch >= ours.epoch
+        is_common = common is None or common >= ours.sequence
+        if is_further and is_common and not self._host.is_primary:
+            text = f"the replica is at {theirs.sequence}, this at {ours.sequence}"
+            return self._refuse(Code.BEHIND, text)
         return self._welcome(Plan.FULL, login.oldest if common is None else common, now_ns)
 
     def _welcome(self, plan: Plan, aside: int | None, now_ns: int) -> list[Effect]:
@@ -528,14 +532,16 @@ class Feed:
         if not self.window.consume(ack.consumed):
             return self._refuse(Code.MALFORMED, "more was consumed than sent")
         effects: list[Effect] = []
-        if self.phase is Phase.SWITCHING and ack.received == self.sent.sequence:
+        is_first = self.phase is Phase.SWITCHING and ack.received == self.sent.sequence
+        if is_first:
             self.phase = Phase.OPENING
             effects.append(OpenTail(self.sent.sequence))
         if self.phase in (Phase.OPENING, Phase.TAIL):
             if not ack.durable <= ack.received <= self.sent.sequence:
                 text = f"{ack.durable} and {ack.received} of {self.sent.sequence} acknowledged"
                 return self._refuse(Code.MALFORMED, text)
-            if ack.received > self.received or ack.durable > self.durable:
+            # The first one counts the replica in, were it at position 0.
+            if is_first or ack.received > self.received or ack.durable > self.durable:
                 self.received = max(self.received, ack.received)
                 self.durable = max(self.durable, ack.durable)
                 effects += [Acked(self.received, self.durable), Hold(self.durable)]
@@ -545,10 +551,13 @@ class Feed:
         self._beat_ns = now_ns + self._options.heartbeat_ns
         standing = self._standing
         self._told = standing.committed
-        behind = self._timeline.behind(self.durable, now_ns).bytes
+        behind = self.lag(now_ns)
         return Send(
-            Heartbeat(standing.newest, standing.committed, standing.time_ms, self.stream, behind)
-        )
+            Heartbeat(
+                standing.newest, standing.committed, standing.time_ms, self.stream,
+                behind.bytes, int(behind.seconds * 1000),
+            )
+        )  # fmt: skip
 
     # -- private: the end --------------------------------------------------------------------------
 
@@ -573,6 +582,41 @@ class Feed:
         self.phase = Phase.CLOSED
         self._pending.clear()
         return [*effects, Close(why)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """Frames as one. time_ms: of the last of them."""
+
+    first_sequence: int
+    count: int
+    epoch: int
+    time_ms: int
+    payload: bytes
+
+
+def _joined(frames: Sequence[LogFrame], limit: int) -> Iterator[LogFrame]:
+    """Make one of small frames that follow one another, up to `limit` bytes, of one epoch each.
+
+    A log of single writes has a frame for each: one message a frame costs 15 times as much.
+    """
+    start = 0
+    while start < len(frames):
+        stop, size = start + 1, len(frames[start].payload)
+        while stop < len(frames) and frames[stop].epoch == frames[start].epoch:
+            size += len(frames[stop].payload)
+            if size > limit:
+                break
+            stop += 1
+        run = frames[start:stop]
+        first, last = run[0], run[-1]
+        if first is last:
+            yield first
+        else:
+            payload = b"".join([frame.payload for frame in run])
+            count = sum([frame.count for frame in run])
+            yield _Joined(first.first_sequence, count, first.epoch, last.time_ms, payload)
+        start = stop
 
 
 def _parts(payload: bytes, count: int, limit: int) -> Iterator[tuple[int, bytes]]:

@@ -59,7 +59,10 @@ from marram.replication.effects import (
     Send,
     SetAside,
 )
+from marram.replication.lag import Lag
 from marram.replication.messages import (
+    GREETING_FRAME_BYTES,
+    MAX_FRAME_BYTES,
     MESSAGE_OVERHEAD_BYTES,
     NO_STORE,
     VERSION,
@@ -118,12 +121,14 @@ class Own:
 class FollowerOptions:
     """Limits of a link.
 
-    window_bytes: what the upstream may have on its way to us. ack_bytes: how much is consumed
+    max_frame_bytes: the largest frame taken, and so about the largest batch. window_bytes: what the
+    upstream may have on its way to us. ack_bytes: how much is consumed
     before it is acknowledged without another reason. heartbeat_ns: how often the upstream hears of
     us. silence_ns: how long it may say nothing. retry_ns, retry_max_ns: the first and the longest
     wait before a new try.
     """
 
+    max_frame_bytes: int = MAX_FRAME_BYTES
     window_bytes: int = 8 << 20
     ack_bytes: int = 1 << 20
     heartbeat_ns: int = 1_000 * _MS_NS
@@ -153,6 +158,7 @@ class Follower:
 
     node_id: stays with the replica from start to start; run_id: new with each. has_password:
     whether the shell can derive a secret. address: where this replica serves others, or "".
+    committed: what is known of its history already: of the Follower before, or of an own reign.
     """
 
     def __init__(
@@ -163,6 +169,7 @@ class Follower:
         *,
         has_password: bool = False,
         address: str = "",
+        committed: int = 0,
     ) -> None:
         self.state = State.WAITING
         self.is_verified = False
@@ -171,13 +178,16 @@ class Follower:
         """Why the last link ended; "" once there is one that streams."""
         self.primary = ""
         """Where the primary serves clients, as the upstream said; "" where that is not known."""
-        self.committed = 0
-        """The upstream's committed sequence, as far as this link told; 0 before it did. A node that
-        opens with an ack level set answers no readers before this has come to what it opened with.
+        self.committed = committed
+        """Up to where the history is known to be committed. A node that opens with an ack level set
+        answers no readers before this has come to what it opened with.
         """
-        self.behind_bytes = 0
+        self.behind = Lag(0, 0, 0.0)
+        """How far this replica's disk was behind at the last heartbeat, as the upstream sees it."""
         self.upstream_newest = 0
+        """The newest sequence the upstream told of."""
         self.heard_ns = 0
+        """When the upstream was last heard of."""
         self.links = 0
         self.full_syncs = 0
         self._node_id = node_id
@@ -222,7 +232,8 @@ class Follower:
         self.links += 1
         self.heard_ns = now_ns
         self._own = own
-        self.committed = 0
+        # Of what it does not have yet the next upstream may have another version.
+        self.committed = min(self.committed, own.newest.sequence)
         self._welcome = None
         self._compare = None
         self._todo = []
@@ -294,6 +305,11 @@ class Follower:
         silent_ns = self.heard_ns + self._options.silence_ns + 1
         return min(silent_ns, self._beat_ns) if self.state in _BEATING else silent_ns
 
+    @property
+    def frame_limit_bytes(self) -> int:
+        """The largest frame to take now: little, before the upstream has proved itself (R1)."""
+        return self._options.max_frame_bytes if self.state in _BEATING else GREETING_FRAME_BYTES
+
     # -- what the shell did ------------------------------------------------------------------------
 
     def derived(self, digest: bytes, now_ns: int) -> list[Effect]:
@@ -351,6 +367,7 @@ class Follower:
         if self.state is not State.FINISHING or self._sync is None:
             return []
         self.full_syncs += 1
+        self.committed = 0
         self.tip = self._sync.mark
         self._received = self._durable = self.tip.sequence
         self._consumed = self._taken
@@ -489,7 +506,8 @@ class Follower:
             text = f"{message.stream} messages were sent, {self._stream} came"
             return self._refuse(Code.GAP, text, now_ns)
         self.upstream_newest = max(self.upstream_newest, message.newest)
-        self.behind_bytes = message.behind_bytes
+        positions = max(0, message.newest - self._durable)
+        self.behind = Lag(positions, message.behind_bytes, message.behind_ms / 1000)
         effects: list[Effect] = []
         if self.state is State.STREAMING:
             effects = [FollowTime(message.time_ms), *self._committed(message.committed)]

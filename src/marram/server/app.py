@@ -33,6 +33,7 @@ from marram.env import Env, posix_env
 from marram.errors import Error, InvalidArgument
 from marram.node.node import Node
 from marram.node.passwords import hash_password
+from marram.node.replication.figures import stats as replication_stats
 from marram.node.settings import OutputLimit, ReplicationSettings, Settings
 from marram.protocol.resp import RespLimits
 from marram.server import logs, screen
@@ -159,6 +160,7 @@ class Server:
         clients = self.clients
         return {
             **self.store.stats(),
+            "replication": replication_stats(self.node.replication),
             "stalls": self.node.upkeep.stalls.figures(),  # the store holds nobody back here
             "server": {
                 "version": __version__,
@@ -172,11 +174,13 @@ class Server:
         }
 
     def why_not_ready(self) -> str | None:
-        """Why reads and writes are not taken now; None where they are."""
+        """Why requests are not taken now; None where they are. A replica takes reads."""
         if self._closed:
             return "the server is stopping"
         failure = self.store.failure
-        return None if failure is None else f"the store failed and must be reopened: {failure}"
+        if failure is not None:
+            return f"the store failed and must be reopened: {failure}"
+        return self.node.replication.read_refusal or None
 
     # -- starting ----------------------------------------------------------------------------------
 
@@ -308,7 +312,7 @@ async def _main(config: ServerConfig) -> int:
     gc.freeze()
     print(ready_line(server), flush=True)
     if sys.stdout.isatty():
-        screen.show(server.config, server.addresses, server.directory, server.store)
+        screen.show(server.config, server.addresses, server.directory, server.figures())
     await server.wait_stopped()
     await server.stop()
     return EXIT_FAILED if server.store.failure is not None else 0
@@ -317,7 +321,12 @@ async def _main(config: ServerConfig) -> int:
 def ready_line(server: Server) -> str:
     """The one line that says that every listener accepts (S1)."""
     listeners = "".join(f" {name}={at}" for name, at in server.addresses.items())
-    return f"marram ready dir={server.directory} engine={server.store.engine.name}{listeners}"
+    uplink = server.node.replication.uplink
+    role = "primary" if uplink is None else f"replica of={uplink.upstream}"
+    return (
+        f"marram ready dir={server.directory} engine={server.store.engine.name}{listeners} "
+        f"role={role}"
+    )
 
 
 def _install_signals(server: Server) -> None:

@@ -6,6 +6,7 @@ cdef class Waiter:
 
     cpdef release(self, long long committed)
     cpdef fail(self)
+    cpdef give_up(self, long long first, long long last)
 
 
 cdef class Committer:
@@ -38,4 +39,5 @@ cdef class Committer:
 
 
 cdef class _Future(Waiter):
+    cdef Committer committer
     cdef readonly object future

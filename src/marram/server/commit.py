@@ -50,9 +50,8 @@ class Waiter:
     def fail(self) -> None:
         """Nothing that waits will ever be committed."""
 
-    def give_up(self, position: int) -> None:
-        """What waits for a position up to this one is in doubt; the rest registers anew."""
-        ...
+    def give_up(self, first: int, last: int) -> None:
+        """What waits for a position of [first, last] is in doubt; the rest registers anew."""
 
 
 class Committer:
@@ -112,12 +111,12 @@ class Committer:
         """`committed` moved without a group being written: replicas acknowledged."""
         self._release()
 
-    def give_up(self, position: int) -> None:
-        """Tell those who wait for a position up to this one that its outcome is unknown."""
+    def give_up(self, first: int, last: int) -> None:
+        """Tell those who wait for a position of [first, last] that its outcome is unknown."""
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
-            if waiter.waits_at <= position:
-                waiter.give_up(position)
+            if waiter.waits_at <= last:
+                waiter.give_up(first, last)
             else:
                 self._waiting.append(waiter)
 
@@ -134,7 +133,7 @@ class Committer:
     async def wait(self, position: int) -> None:
         """Return once `position` is committed. Raises OutcomeUnknown."""
         if position > self.queue.committed:
-            waiter = _Future(position, self._loop.create_future())
+            waiter = _Future(self, position, self._loop.create_future())
             self.hold(waiter)
             await waiter.future
 
@@ -225,10 +224,11 @@ class Committer:
 class _Future(Waiter):
     """A waiter that is a future; for requests that are coroutines anyway."""
 
-    __slots__ = ("future",)
+    __slots__ = ("committer", "future")
 
-    def __init__(self, position: int, future: asyncio.Future[None]) -> None:
+    def __init__(self, committer: Committer, position: int, future: asyncio.Future[None]) -> None:
         super().__init__(position)
+        self.committer = committer
         self.future = future
 
     def release(self, committed: int) -> None:
@@ -241,9 +241,11 @@ class _Future(Waiter):
                 OutcomeUnknown("the log failed before this was known to be durable")
             )
 
-    def give_up(self, position: int) -> None:
-        if not self.future.done():
+    def give_up(self, first: int, last: int) -> None:
+        if first <= self.waits_at <= last and not self.future.done():
             self.future.set_exception(OutcomeUnknown(STILL_REPLICATING))
+        elif not self.future.done():
+            self.committer.hold(self)
 
 
 def _nobody() -> None:

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from marram import compiled
 from marram.errors import InvalidArgument
+from marram.node.replication.address import split_address
 from marram.storage.options import COMPRESSIONS, DURABILITIES, ENGINES, KIB, MIB, Options
 
 DEFAULT_FILE: Final = "marram.toml"
@@ -401,7 +402,10 @@ class ServerConfig:
         if not self.host:
             raise InvalidArgument("host is empty; write 0.0.0.0 or :: for every address")
         if self.replica_of not in ("", "none"):
-            _check_address(self.replica_of)
+            try:
+                split_address(self.replica_of)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"replica_of: {error}, nor none") from None
         if self.resp_port == self.http_port == self.frame_port == OFF:
             raise InvalidArgument("every listener is off")
 
@@ -544,12 +548,6 @@ def _as_variable(name: str) -> str:
 def _suggestion(word: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word)[:_SHOWN_MAX], list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _check_address(text: str) -> None:
-    host, _, port = text.rpartition(":")
-    if not host or " " in text or not (port.isdecimal() and 0 < int(port[:6]) < 65536):
-        raise InvalidArgument(f"replica_of must be HOST:PORT, or none, not {_shown(text)}")
 
 
 def _read_password(path: str, option: str = "password_file") -> str:

@@ -33,6 +33,7 @@ cdef class Connection(Waiter):
     cpdef _limits(self)
     @cython.locals(held=list, parts=list, position="long long", data=bytes)
     cpdef release(self, long long committed)
+    cpdef give_up(self, long long first, long long last)
 
     cpdef unsent_bytes(self)
 

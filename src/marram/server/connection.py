@@ -245,16 +245,15 @@ class Connection(Waiter):
         self._resume(HELD)
         self._close_if_done()
 
-    def give_up(self, position: int) -> None:
-        """What was held for replicas up to `position` is in doubt; the rest is held on."""
-        parts = []
-        while self._held and self._held[0][0] <= max(position, self._queue.committed):
-            at, data, replies = self._held.popleft()
-            self._held_bytes -= len(data)
-            in_doubt = at > self._queue.committed
-            parts.append(self._in_doubt(replies, STILL_REPLICATING) if in_doubt else data)
-        self._write(b"".join(parts))
-        self.release(self._queue.committed)
+    def give_up(self, first: int, last: int) -> None:
+        """What was held for a position of [first, last] is in doubt; it keeps its place."""
+        committed = self._queue.committed
+        for at, (position, data, replies) in enumerate(self._held):
+            if max(first, committed + 1) <= position <= last:
+                doubt = self._in_doubt(replies, STILL_REPLICATING)
+                self._held[at] = (0, doubt, replies)
+                self._held_bytes += len(doubt) - len(data)
+        self.release(committed)
 
     def take_over(self) -> tuple[asyncio.Transport, str]:
         """Give the connection away, with its peer's address: it is no client's any more."""

@@ -172,9 +172,9 @@ class LinkShell:
         """Shell's."""
         self._committer.advance()
 
-    def give_up(self, position: int) -> None:
+    def give_up(self, first: int, last: int) -> None:
         """Shell's."""
-        self._committer.give_up(position)
+        self._committer.give_up(first, last)
 
     def close(self) -> None:
         """Give up connecting."""

@@ -431,8 +431,8 @@ class Store:
 
         epoch: of that store, where it is above that of its last batch. is_committed: False where
         readers wait until commit.set_bound() says that replicas have all of it.
-        Raises InvalidArgument: another one is under way, or the origin is not to be taken; OSError;
-        StoreFailed, Closed.
+        Raises InvalidArgument: another one is under way, or the origin is not to be taken;
+        OSError; StoreFailed, Closed.
         """
         self.check_open()
         with self.lock:

@@ -22,9 +22,9 @@ from marram.node.replication.wire import Wire
 from marram.node.replication.work import Work
 from marram.protocol.frames import encode_error, encode_ok
 from marram.replication import effects as fx
-from marram.replication.codec import MAX_FROM_REPLICA_BYTES, Decoder, encode, refusal_line
+from marram.replication.codec import Decoder, encode, refusal_line
 from marram.replication.lag import Lag
-from marram.replication.messages import Code, Hello, Mark, Refusal
+from marram.replication.messages import GREETING_FRAME_BYTES, Code, Hello, Mark, Refusal
 from marram.replication.primary import Feed, Phase
 from marram.storage.engine import Pin
 from marram.storage.history import LogTail
@@ -57,7 +57,7 @@ class Downlink:
         self._wire = wire
         self._store = part.node.store
         self._now = part.node.env.monotonic_ns
-        self._decoder = Decoder(MAX_FROM_REPLICA_BYTES)
+        self._decoder = Decoder(GREETING_FRAME_BYTES)
         self._work = Work(part.node.env, part.node.loop, "marram-feed")
         self._out: list[bytes] = []
         self._is_answered = False
@@ -77,7 +77,7 @@ class Downlink:
 
     def lag(self) -> Lag:
         """How far the replica is behind, by what it has on disk."""
-        return self._part.timeline.behind(self.feed.durable, self._now())
+        return self.feed.lag(self._now())
 
     # -- what comes in -----------------------------------------------------------------------------
 

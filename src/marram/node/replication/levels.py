@@ -159,9 +159,13 @@ class Levels:
     # -- private -----------------------------------------------------------------------------------
 
     def _after(self, verdicts: Iterable[Verdict]) -> None:
-        """The rules changed (L1)."""
-        self._apply()
+        """The rules changed (L1).
+
+        Who is told of a level that was not reached is told before its write is committed, or its
+        reply would leave as if nothing were amiss.
+        """
         self._tell(verdicts)
+        self._apply()
 
     def _apply(self) -> None:
         if self.is_on and self._store.commit.set_bound(self.rules.bound):

@@ -28,15 +28,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from marram.commands.spec import CommandError
-from marram.errors import Error, ProtocolError
+from marram.errors import ProtocolError
 from marram.node.deferred import Deferred
 from marram.node.passwords import secret_of
+from marram.node.replication import figures
+from marram.node.replication.address import join_address, split_address
 from marram.node.replication.downlink import Downlink
 from marram.node.replication.levels import Levels
 from marram.node.replication.record import Record, read_record, write_record
 from marram.node.replication.uplink import Uplink
 from marram.node.replication.wire import Wire
 from marram.node.replication.work import Work
+from marram.node.session import AckWish
 from marram.protocol.replies import OK, ErrorReply, Simple
 from marram.replication.acks import Level, Verdict
 from marram.replication.codec import decode_hello, refusal_line
@@ -61,10 +64,6 @@ NO_ONE: Final = "none"
 """As an upstream: be the primary, whatever the record says."""
 
 _CHANGING: Final = "READONLY the role of this server is being changed"
-_UNKNOWN: Final = (
-    "OUTCOMEUNKNOWN the write is still replicating: {} of {} replicas had it in time; it may yet "
-    "reach them, or be lost with this server"
-)
 
 
 class Shell(Protocol):
@@ -82,8 +81,8 @@ class Shell(Protocol):
         """`committed` moved: what waited for it may go."""
         ...
 
-    def give_up(self, position: int) -> None:
-        """Whoever waits for a position up to this one is told that its outcome is unknown."""
+    def give_up(self, first: int, last: int) -> None:
+        """Whoever waits for one of these positions is told that its outcome is unknown."""
         ...
 
 
@@ -99,7 +98,7 @@ class _Alone:
     def committed(self) -> None:
         """Likewise."""
 
-    def give_up(self, position: int) -> None:
+    def give_up(self, first: int, last: int) -> None:
         """Likewise."""
 
 
@@ -170,7 +169,7 @@ class Replication:
                             _told(record))  # fmt: skip
         self.deposed_by = record.deposed_by
         if record.upstream:
-            self._begin_following(*split_address(record.upstream))
+            self._begin_following(*split_address(record.upstream), 0)
         else:
             self._settle()
 
@@ -184,6 +183,10 @@ class Replication:
             then()
         else:
             uplink.stop(then)
+
+    def role(self) -> Any:
+        """What ROLE answers, in Redis's shape."""
+        return figures.role(self)
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -235,8 +238,11 @@ class Replication:
         deferred = Deferred()
         store, env = self._store, self.node.env
         upstream = join_address(host, port)
+        known = 0
 
         def recorded(outcome: Any) -> None:
+            nonlocal known
+            known = self.standing().committed
             if isinstance(outcome, Exception):
                 self._changed(deferred, ErrorReply(self.node.refusal(outcome)))
             elif self.uplink is not None:
@@ -246,7 +252,7 @@ class Replication:
                 stopped()
 
         def stopped() -> None:
-            self._begin_following(host, port)
+            self._begin_following(host, port, known)
             self._changed(deferred, OK)
 
         self._is_changing = True
@@ -263,6 +269,7 @@ class Replication:
         store, env = self._store, self.node.env
         uplink, self.uplink = self.uplink, None
         before = Record(uplink.upstream if uplink else "", self.deposed_by)
+        known = 0 if uplink is None else uplink.follower.committed
 
         def stopped() -> None:
             epoch = max(store.epoch, self.deposed_by) + 1
@@ -277,7 +284,7 @@ class Replication:
         def raised(outcome: Any) -> None:
             if isinstance(outcome, Exception):
                 if before.upstream:
-                    self._begin_following(*split_address(before.upstream))
+                    self._begin_following(*split_address(before.upstream), known)
                 self._changed(deferred, ErrorReply(self.node.refusal(outcome)))
                 return
             self.deposed_by = 0
@@ -309,24 +316,23 @@ class Replication:
         self._settle()
         self.node.settle(deferred, reply)
 
-    def _begin_following(self, host: str, port: int) -> None:
+    def _begin_following(self, host: str, port: int, known: int) -> None:
+        """known: up to where the history here is known to be committed."""
         store = self._store
         settings = self.node.settings.replication
         was_primary = not store.read_only
         store.follow()
         if was_primary:
             self._opened_at = store.last
-            self._must_reach = settings.min_acks > 0
+            self._must_reach = settings.min_acks > 0 and known < store.last
             self.levels.end()
             # Those who wait for replicas of a reign that is over wait for nothing.
-            self.shell.give_up(store.last)
-        store.commit.set_bound(0)
+            self.shell.give_up(0, store.last)
+        store.commit.set_bound(known)
         self.deposed_by = 0
         self._restart_links("another role")
-        self.uplink = Uplink(
-            self, host, port,
-            FollowerOptions(), settings.password, settings.max_frame_bytes,
-        )  # fmt: skip
+        options = FollowerOptions(max_frame_bytes=settings.max_frame_bytes)
+        self.uplink = Uplink(self, host, port, options, settings.password, known)
         _logger.info("follows %s", self.uplink.upstream)
         self._settle()
         self.uplink.start()
@@ -447,7 +453,7 @@ class Replication:
         store = self._store
         _logger.info("took over a full copy, as of position %d", mark.sequence)
         self._must_reach = False  # what it holds is held back by the store until it is committed
-        self.shell.give_up(1 << 63)  # they wait for positions of another history
+        self.shell.give_up(0, 1 << 63)  # they wait for positions of another history
         self._late.clear()
         for session in self.node.clients:
             session.touched = session.touched or bool(session.watched)
@@ -528,7 +534,7 @@ class Replication:
         while late and (late[0][0] <= now_ns or late[0][1] <= store.committed):
             position = late.popleft()[1]
         if position > store.committed:
-            self.shell.give_up(position)
+            self.shell.give_up(0, position)
 
     # -- who waits ---------------------------------------------------------------------------------
 
@@ -565,10 +571,21 @@ class Replication:
         deferred.on_cancel = cancel
         return deferred.reply if deferred.done else deferred
 
+    def count(self, position: int, *, on_disk: bool) -> int:
+        """How many replicas have a position: applied, or on disk."""
+        return self.levels.rules.count(position, Level.ON_DISK if on_disk else Level.RECEIVED)
+
+    def ask_level(self, replicas: int, timeout_ms: int, *, on_disk: bool) -> None:
+        """Have the next write of the session that asks wait for replicas; ACKS."""
+        session = self.node.session
+        session.acks = AckWish(replicas, on_disk, timeout_ms) if replicas else None
+        session.update()
+
     def run_with_level(self, session: Session, args: list[bytes]) -> Any:
         """Run a command of a session that asked for an ack level: of its next write, this or not.
 
-        The reply comes once the level is reached, or says that it was not in time (E4).
+        What is held back is not committed, so the reply waits for it like any other, and so does
+        who reads what was written. Where the level is not reached in time both are told so (E4).
         """
         node, wish = self.node, session.acks
         row = node.rows.find(args[0])
@@ -591,20 +608,17 @@ class Replication:
         if store.last == before:
             self.levels.release()
             return reply
-        deferred = Deferred()
-        position = node.waits_for
+        position = store.last
 
         def told(verdict: Verdict) -> None:
-            if verdict.met:
-                node.settle(deferred, reply, position)
-            else:
-                text = _UNKNOWN.format(verdict.replicas, wish.replicas)
-                node.settle(deferred, ErrorReply(text))
+            if not verdict.met:
+                self.shell.give_up(position, position)
 
-        timeout_ms = wish.timeout_ms or self.node.settings.replication.ack_timeout_ms
+        timeout_ms = wish.timeout_ms or node.settings.replication.ack_timeout_ms
         level = Level.ON_DISK if wish.on_disk else Level.RECEIVED
-        self.levels.hold(store.last, wish.replicas, level, timeout_ms, told)
-        return deferred
+        self.levels.hold(position, wish.replicas, level, timeout_ms, told)
+        node.depend_on(position)
+        return reply
 
     def wait_position(
         self, epoch: int, sequence: int, timeout_ms: int, answer: Callable[[bool], Any]
@@ -614,7 +628,6 @@ class Replication:
         A position of an earlier epoch is looked up: what its primary had written may be lost.
         """
         node, store = self.node, self._store
-        history = store.history
         if epoch > store.epoch or sequence > store.committed:
             # What comes by then may be of another history.
             return node.upkeep.wait_until(
@@ -686,20 +699,6 @@ class Replication:
     def _too_few(self, wanted: int) -> str:
         have = self.levels.replicas
         return f"NOREPLICAS Not enough good replicas to write: {have} of {wanted} are connected"
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """ "host:port" as its parts; "[::1]:7381" too. Raises Error: it is none."""
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536 or " " in host:
-        raise Error(f"{text!r} is not HOST:PORT")
-    return host, int(port)
-
-
-def join_address(host: str, port: int) -> str:
-    """The other way."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _told(record: Record) -> str:

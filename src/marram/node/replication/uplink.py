@@ -26,13 +26,20 @@ from marram.node.replication.work import Work
 from marram.protocol.frames import FrameReplyParser, Op, Status, encode_request
 from marram.replication import effects as fx
 from marram.replication.codec import (
-    MAX_FROM_REPLICA_BYTES,
     Decoder,
     encode,
     encode_hello,
     refusal_of,
 )
-from marram.replication.messages import NO_STORE, Batches, Code, FromUpstream, Hello, Mark
+from marram.replication.messages import (
+    GREETING_FRAME_BYTES,
+    NO_STORE,
+    Batches,
+    Code,
+    FromUpstream,
+    Hello,
+    Mark,
+)
 from marram.replication.replica import Follower, FollowerOptions, Own, State
 from marram.storage.engine import Origin
 from marram.storage.frames import changes_of
@@ -44,10 +51,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("marram.node")
 
-# While the other end may be anybody, and no large frame is taken from it.
-_STRANGERS: Final = frozenset(
-    {State.WAITING, State.CONNECTING, State.GREETING, State.DERIVING, State.LOGIN, State.STOPPED}
-)
 _STALL_LOOK_S: Final = 0.01
 _SHOWN: Final = 60  # bytes of a strange answer
 
@@ -62,27 +65,26 @@ class Uplink:
         port: int,
         options: FollowerOptions,
         password: bytes,
-        max_frame_bytes: int,
+        committed: int,
     ) -> None:
+        """committed: up to where the history here is known to be; 0 for nothing."""
         self.host = host
         self.port = port
-        self.frame_time_ms = 0  # of the last batches that came
         self._part = part
         self._node = part.node
         self._store = part.node.store
         self._now = part.node.env.monotonic_ns
         self._password = password
-        self._max_frame_bytes = max_frame_bytes
         self.follower = Follower(
             part.node_id, part.run_id, options,
-            has_password=bool(password), address=part.address,
+            has_password=bool(password), address=part.address, committed=committed,
         )  # fmt: skip
         self.link = 0
         """Which of its links it is on; a connection that was begun for another is of no use."""
         self._wire: Wire | None = None
         self._work = Work(part.node.env, part.node.loop, "marram-follow")
         self._greeting: FrameReplyParser | None = None  # of the answer, until it is there
-        self._decoder = Decoder(max_frame_bytes)
+        self._decoder = Decoder(GREETING_FRAME_BYTES)
         self._out: list[bytes] = []
         self._installation: Installation | None = None
         self._sync_mark = Mark(0, 0, 0)
@@ -98,6 +100,14 @@ class Uplink:
     def is_streaming(self) -> bool:
         """Whether batches come as the upstream writes them."""
         return self.follower.state is State.STREAMING
+
+    def lag_seconds(self) -> float:
+        """The age of the oldest batch that is missing here, about; 0.0 where none is known of."""
+        follower = self.follower
+        if follower.upstream_newest <= self._store.commit.durable:
+            return 0.0
+        unheard_s = max(0, self._now() - follower.heard_ns) / 1e9
+        return round(follower.behind.seconds + unheard_s, 3)
 
     # -- a life ------------------------------------------------------------------------------------
 
@@ -123,8 +133,8 @@ class Uplink:
         if link != self.link or self.follower.state is not State.CONNECTING:
             return False
         self._wire = wire
-        self._greeting = FrameReplyParser(MAX_FROM_REPLICA_BYTES)
-        self._decoder = Decoder(MAX_FROM_REPLICA_BYTES)
+        self._greeting = FrameReplyParser(GREETING_FRAME_BYTES)
+        self._decoder = Decoder(GREETING_FRAME_BYTES)
         nonce = self._node.env.random_bytes(16)
         self.do(self.follower.connected(self._own(), nonce, self._now()))
         return True
@@ -149,8 +159,7 @@ class Uplink:
             self.do(self.follower.receive(cast(FromUpstream, message), self._now()))
             if link != self.link:
                 return
-        if self.follower.state not in _STRANGERS:
-            self._decoder.max_frame_bytes = self._max_frame_bytes
+        self._decoder.max_frame_bytes = self.follower.frame_limit_bytes
         self._check_decoder()
 
     def synced(self) -> None:
@@ -359,7 +368,6 @@ class Uplink:
         self.do(self.follower.appended(store.last, self._now()))
 
     def _received_frame(self, batches: Batches) -> None:
-        self.frame_time_ms = batches.time_ms
         self._part.received_bytes += len(batches.payload)
         self._part.received_batches += batches.count
         if self._told_trouble:
