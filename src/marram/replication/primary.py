@@ -532,7 +532,11 @@ class Feed:
         if not self.window.consume(ack.consumed):
             return self._refuse(Code.MALFORMED, "more was consumed than sent")
         effects: list[Effect] = []
-        is_first = self.phase is Phase.SWITCHING and ack.received == self.sent.sequence
+        # The end of the snapshot is consumed when the replica has switched to it.
+        is_switched = ack.consumed == self.window.sent and not self._pending
+        is_first = (
+            self.phase is Phase.SWITCHING and is_switched and ack.received == self.sent.sequence
+        )
         if is_first:
             self.phase = Phase.OPENING
             effects.append(OpenTail(self.sent.sequence))
