@@ -271,6 +271,17 @@ def test_a_replica_that_feeds_others_knows_another_history_by_its_epochs() -> No
     assert (welcome.plan, welcome.aside) == (Plan.FULL, 110)
 
 
+def test_a_replica_that_feeds_others_cannot_tell_where_there_is_nothing_to_compare() -> None:
+    _, effects = judged(login(Mark(3, 120, 1), oldest=110, epoch=3), None, is_primary=False)
+    assert refusal(effects) is Code.BEHIND
+
+
+def test_a_replica_that_feeds_others_knows_another_history_that_differs_everywhere() -> None:
+    _, effects = parted(login(Mark(3, 120, 1), oldest=90, epoch=3), 80, is_primary=False)
+    (welcome,) = sent(effects)
+    assert (welcome.plan, welcome.aside) == (Plan.FULL, 90)
+
+
 def test_a_replica_that_feeds_others_knows_another_history_where_it_sees_it() -> None:
     _, effects = parted(login(Mark(3, 120, 1), epoch=3), 60, is_primary=False)
     (welcome,) = sent(effects)
