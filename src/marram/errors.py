@@ -12,6 +12,8 @@
     ├── Conflict                       an optimistic transaction lost its race; retry it
     ├── ReadOnly                       this handle or node does not take writes
     │   └── NotLeader                  ... another node does; `address` names it where known
+    ├── NoReplicas                     fewer replicas than the write has to reach; nothing changed
+    ├── Behind                         a replica is not at the position that was asked for
     ├── StoreFull                      no room could be reserved; nothing was written, retry later
     ├── StoreFailed                    a durable write failed earlier; only reopening heals it
     │   └── OutcomeUnknown             ... and it was yours: it may or may not have happened
@@ -93,6 +95,14 @@ class NotLeader(ReadOnly):
     def __init__(self, message: str, address: str | None = None) -> None:
         super().__init__(message)
         self.address = address
+
+
+class NoReplicas(Error):
+    """Fewer replicas are connected than the write has to reach; nothing was written."""
+
+
+class Behind(Error):
+    """The server, a replica maybe, is not at the position that a read asked for."""
 
 
 class StoreFull(Error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import marram
-from marram import __version__
+from marram import __version__, compiled
 from marram.cli.app import _COMMANDS
 from tests.cli.running import Cli
 from tests.server.serving import Running, serving
@@ -56,8 +57,11 @@ def test_every_command_has_help(cli, name):
 
 
 def test_the_version_is_told(cli):
-    assert cli.ok("version") == f"marram {__version__}\n"
-    assert json.loads(cli.ok("version", "--json"))["version"] == __version__
+    assert re.fullmatch(
+        rf"marram {__version__} \((compiled|interpreted), Python 3\.[0-9.]+\)\n", cli.ok("version")
+    )
+    told = json.loads(cli.ok("version", "--json"))
+    assert (told["version"], told["leaves"]) == (__version__, compiled.state())
     assert cli.ok("--version") == f"{__version__}\n"
 
 

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -38,8 +39,11 @@ _COMMANDS = {
     "restore": "upkeep",
     "verify": "upkeep",
     "convert": "tables",
+    "promote": "promote",
+    "follow": "promote",
     "dump": "transfer",
     "load": "transfer",
+    "import": "redis_import",
     "bench": "bench",
 }
 """Commands by name, in the order help lists them, and the module of this package that has each."""
@@ -59,7 +63,8 @@ class _Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return super().get_command(ctx, cmd_name)
-        found = getattr(import_module(f"marram.cli.{module}"), cmd_name)
+        attribute = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        found = getattr(import_module(f"marram.cli.{module}"), attribute)
         assert isinstance(found, click.Command)
         return found
 
@@ -90,13 +95,15 @@ def marram() -> None:
 @marram.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def version(as_json: bool) -> None:
-    """Print the version."""
+    """Print the version, and whether the hot parts run compiled."""
     from marram.cli.options import print_json
+    from marram.compiled import state
 
+    python = sys.version.split()[0]
     if as_json:
-        print_json({"version": __version__, "python": sys.version.split()[0]})
+        print_json({"version": __version__, "python": python, "leaves": state()})
     else:
-        click.echo(f"marram {__version__}")
+        click.echo(f"marram {__version__} ({state()}, Python {python})")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -246,14 +246,25 @@ class Upkeep:
         if not timeout_ms or self._store.committed >= position:
             self._replies.depend_on(position)  # the shell holds every reply for its position
             return answer(True)
+        store = self._store
+        return self.wait_until(lambda: store.committed >= position, timeout_ms, answer)
+
+    def wait_until(
+        self, is_met: Callable[[], bool], timeout_ms: int, answer: Callable[[bool], Any]
+    ) -> Deferred:
+        """answer(True) once is_met(), answer(False) when the time is over (0: never).
+
+        The answer may be deferred once more.
+        """
         deferred = self._waiting(timeout_ms, answer)
         store = self._store
 
         def look(again_s: float) -> None:
             if deferred.done:
                 return
-            if store.committed >= position:
-                self._replies.settle(deferred, answer(True))
+            if is_met():
+                deferred.on_cancel = None
+                self._settle_with(deferred, answer(True))
             elif store.failure is not None:
                 self._replies.settle(deferred, _refusal(store.failure))
             else:
@@ -262,6 +273,12 @@ class Upkeep:
 
         look(_POLL_MIN_S)
         return deferred
+
+    def _settle_with(self, deferred: Deferred, reply: Any) -> None:
+        if isinstance(reply, Deferred):
+            reply.on_done(lambda value: self._replies.settle(deferred, value))
+        else:
+            self._replies.settle(deferred, reply)
 
     def wait_synced(self, timeout_ms: int, answer: Callable[[bool], Any]) -> Any:
         """answer(True) once all that was written so far is on disk, whatever the durability."""

@@ -538,15 +538,17 @@ class Feed:
             return self._refuse(Code.MALFORMED, "more was consumed than sent")
         effects: list[Effect] = []
         # The end of the snapshot is consumed when the replica has switched to it.
-        is_switched = ack.consumed == self.window.sent and not self._pending
-        if self.phase is Phase.SWITCHING and is_switched and ack.received == self.sent.sequence:
+        is_all = ack.consumed == self.window.sent and not self._pending
+        is_first = self.phase is Phase.SWITCHING and is_all and ack.received == self.sent.sequence
+        if is_first:
             self.phase = Phase.OPENING
             effects.append(OpenTail(self.sent.sequence))
         if self.phase in (Phase.OPENING, Phase.TAIL):
             if not ack.durable <= ack.received <= self.sent.sequence:
                 text = f"{ack.durable} and {ack.received} of {self.sent.sequence} acknowledged"
                 return self._refuse(Code.MALFORMED, text)
-            if ack.received > self.received or ack.durable > self.durable:
+            # The first one counts the replica in, were it at position 0.
+            if is_first or ack.received > self.received or ack.durable > self.durable:
                 self.received = max(self.received, ack.received)
                 self.durable = max(self.durable, ack.durable)
                 effects += [Acked(self.received, self.durable), Hold(self.durable)]

@@ -21,7 +21,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from marram import compiled
 from marram.errors import InvalidArgument
+from marram.node.replication.address import split_address
 from marram.storage.options import COMPRESSIONS, DURABILITIES, ENGINES, KIB, MIB, Options
 
 DEFAULT_FILE: Final = "marram.toml"
@@ -262,6 +264,40 @@ class ServerConfig:
         60, INTEGER, "how long a subscriber may stay above pubsub-output-soft-bytes", **_SECONDS
     )
 
+    replica_of: str = _option(
+        "", TEXT, "follow the server whose frame port is HOST:PORT, as a read-only replica; none: "
+        "be a primary, whatever this store was before; without it a store goes on as it was",
+    )  # fmt: skip
+    min_acks: int = _option(
+        0, INTEGER, "replicas that have to have every write before it is acknowledged, or read",
+        minimum=0, maximum=1000,
+    )  # fmt: skip
+    ack_level: str = _option(
+        "disk", TEXT, "what they have to have done with it: applied it (received), or made it "
+        "durable (disk)", choices=("received", "disk"),
+    )  # fmt: skip
+    ack_timeout_s: float = _option(
+        5.0, NUMBER, "how long a write waits for replicas before its outcome is called unknown",
+        unit="seconds", minimum=0.001, maximum=10**6,
+    )  # fmt: skip
+    max_replicas: int = _option(
+        32, INTEGER, "replicas that may be connected at once", minimum=0, maximum=1000
+    )
+    sync_rate: int = _option(
+        0, SIZE, "bytes a second that a full copy for a replica may take; 0: as fast as it goes",
+        **_BYTES,
+    )  # fmt: skip
+    primary_password: str = _option(
+        "", TEXT, "what this server presents to the one it follows; without it, its own password",
+        secret=True,
+    )  # fmt: skip
+    primary_password_file: str = _option(
+        "", TEXT, "file whose first line is the primary's password"
+    )
+    announce: str = _option(
+        "", TEXT, "the address that others are told to reach this server by, instead of --host"
+    )
+
     max_key_bytes: int = _option(
         64 * KIB, SIZE, "the longest key", unit="bytes", minimum=1, maximum=16 * MIB
     )
@@ -365,6 +401,11 @@ class ServerConfig:
             raise InvalidArgument("dir is empty")
         if not self.host:
             raise InvalidArgument("host is empty; write 0.0.0.0 or :: for every address")
+        if self.replica_of not in ("", "none"):
+            try:
+                split_address(self.replica_of)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"replica_of: {error}, nor none") from None
         if self.resp_port == self.http_port == self.frame_port == OFF:
             raise InvalidArgument("every listener is off")
 
@@ -404,7 +445,7 @@ def load(
     flags: Mapping[str, Any],
     environ: Mapping[str, str],
     file: str | None = None,
-    other_variables: Iterable[str] = ("MARRAM_CONFIG",),
+    other_variables: Iterable[str] = ("MARRAM_CONFIG", *compiled.VARIABLES),
 ) -> ServerConfig:
     """The configuration from all its sources (G1).
 
@@ -424,6 +465,12 @@ def load(
         if values.get("password"):
             raise InvalidArgument("password and password_file are both given")
         values["password"] = _read_password(values["password_file"])
+    if values.get("primary_password_file"):
+        if values.get("primary_password"):
+            raise InvalidArgument("primary_password and primary_password_file are both given")
+        values["primary_password"] = _read_password(
+            values["primary_password_file"], "primary_password_file"
+        )
     return ServerConfig(**values)
 
 
@@ -503,15 +550,15 @@ def _suggestion(word: object, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _read_password(path: str) -> str:
+def _read_password(path: str, option: str = "password_file") -> str:
     try:
         with open(path, encoding="utf-8") as file:
             password = file.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InvalidArgument(f"cannot read password_file {path}: {reason}") from None
+        raise InvalidArgument(f"cannot read {option} {path}: {reason}") from None
     if not password:
-        raise InvalidArgument(f"password_file {path} begins with an empty line")
+        raise InvalidArgument(f"{option} {path} begins with an empty line")
     return password
 
 

@@ -28,19 +28,18 @@ from marram.protocol.replies import ErrorReply, Simple
 from marram.server.connection import (
     CLOSING,
     DEFERRED,
+    LOG_FAILED,
     OUT_HIGH_BYTES,
     TURN_REQUESTS,
     Clients,
     Connection,
 )
+from marram.server.replication import ReplicaLink
 
 TOO_MANY: Final = encode_error("ERR max number of clients reached")
-IN_DOUBT: Final = encode_error(
-    "OUTCOMEUNKNOWN the log failed before this was known to be durable: it may or may not have "
-    "happened"
-)
-NO_REPLICAS: Final = encode_error(
-    "ERR replication is not supported here: this server has no replicas"
+NOT_FIRST: Final = encode_error(
+    "ERR Replicate has to be the first request of its connection, and nothing may follow it before "
+    "it is answered"
 )
 _BEFORE_LOGIN_BYTES: Final = 16 << 10
 _OK: Final = encode_ok()
@@ -49,7 +48,7 @@ _OK: Final = encode_ok()
 class FrameConnection(Connection):
     """One client that speaks the framed protocol. stats: what op Stats answers, plain values."""
 
-    __slots__ = ("_max_frame_bytes", "_parser", "_stats")
+    __slots__ = ("_has_asked", "_max_frame_bytes", "_parser", "_stats")
 
     def __init__(
         self, clients: Clients, max_frame_bytes: int, stats: Callable[[], dict[str, Any]]
@@ -57,6 +56,7 @@ class FrameConnection(Connection):
         super().__init__(clients)
         self._parser = FrameParser(max_frame_bytes)
         self._max_frame_bytes = max_frame_bytes
+        self._has_asked = False
         self._stats = stats
 
     def connection_made(self, transport: Any) -> None:
@@ -70,6 +70,10 @@ class FrameConnection(Connection):
         self._idle_s = 0
         self._traffic.received_bytes += len(data)
         requests = self._parser.feed(data)
+        if requests and requests[0].op is Op.REPLICATE:
+            self._replicate(requests[0], requests[1:])
+            return
+        self._has_asked = self._has_asked or bool(requests)
         if self._stalled:
             if not self._stalled & CLOSING:
                 self._todo += requests
@@ -79,35 +83,53 @@ class FrameConnection(Connection):
 
     def _run(self, requests: list[FrameRequest]) -> None:
         self._node.begin_turn()
-        size = waits = 0
+        size = waits = replies = 0
         for index, request in enumerate(requests):
             if index == TURN_REQUESTS:
                 self._end_turn(requests[index:])
+                break
+            if request.op is Op.REPLICATE:
+                self._out.append(NOT_FIRST)
+                self.close_when_sent()
                 break
             answer = self._answer(request)
             if answer is not None:
                 data, position = answer
                 if position > waits:
                     if not waits:
-                        self._flush()  # these wait for nothing: a failure must not touch them
+                        # These wait for nothing, so a failure must not touch them.
+                        self._flush(0, size, replies)
+                        size = replies = 0
                     waits = position
                 self._out.append(data)
                 size += len(data)
+                replies += 1
                 if size > OUT_HIGH_BYTES:
-                    self._flush(waits)  # may stall: the transport says when it has enough
-                    size = waits = 0
+                    self._flush(waits, size, replies)  # may stall: the transport has enough
+                    size = waits = replies = 0
             if self._stalled:
                 if not self._stalled & CLOSING:
                     self._todo += requests[index + 1 :]
                 break
-        self._flush(waits)
+        self._flush(waits, size, replies)
         self._committer.wake()
+
+    def _replicate(self, request: FrameRequest, more: list[FrameRequest]) -> None:
+        """The connection becomes a replica's link, if nothing else was asked on it."""
+        parser = self._parser
+        is_first = not self._has_asked and not self._stalled
+        if not is_first or more or parser.buffered_bytes or parser.error is not None:
+            if not self._stalled & CLOSING:
+                self._out.append(NOT_FIRST)
+                self._flush()
+                self.close_when_sent()
+            return
+        transport, peer = self.take_over()
+        ReplicaLink(self._clients.loop, self._node).begin(transport, request.value, peer)
 
     def _answer(self, request: FrameRequest) -> tuple[bytes, int] | None:
         """Run one request: its reply and the position it waits for; None: it comes later."""
         op, key, value = request
-        if op is Op.REPLICATE:
-            return NO_REPLICAS, 0
         if op is Op.STATS:
             args = [b"PING"]  # so that Stats needs a login where the others do
         elif op is Op.GET:
@@ -145,8 +167,9 @@ class FrameConnection(Connection):
         def done(reply: Any) -> None:
             if not self._transport.is_closing():
                 self._set_frame_limit()
-                self._out.append(self._encode(op, reply))
-                self._flush(deferred.waits_for)
+                data = self._encode(op, reply)
+                self._out.append(data)
+                self._flush(deferred.waits_for, len(data), 1)
                 self._committer.wake()
                 self._deferred_over()
 
@@ -156,8 +179,9 @@ class FrameConnection(Connection):
         self._run(todo)
         if self._parser.error is not None and not self._stalled:
             self._clients.protocol_errors += 1
-            self._out.append(encode_error(f"ERR Protocol error: {self._parser.error}"))
-            self._flush()
+            data = encode_error(f"ERR Protocol error: {self._parser.error}")
+            self._out.append(data)
+            self._flush(0, len(data), 1)
             self.close_when_sent()
         self._close_if_done()
 
@@ -173,8 +197,8 @@ class FrameConnection(Connection):
     def _unparsed_bytes(self) -> int:
         return self._parser.buffered_bytes
 
-    def _in_doubt(self, replies: int) -> bytes:
-        return IN_DOUBT * replies
+    def _in_doubt(self, replies: int, why: str = LOG_FAILED) -> bytes:
+        return encode_error(f"OUTCOMEUNKNOWN {why}") * replies
 
     def _too_many(self) -> bytes:
         return TOO_MANY

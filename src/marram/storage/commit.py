@@ -375,10 +375,13 @@ class CommitQueue:
         if self.on_idle is not None:
             self.on_idle()
 
-    def restart(self, log: LogWriter, sequence: int, epoch: int) -> None:
+    def restart(
+        self, log: LogWriter, sequence: int, epoch: int, *, is_committed: bool = True
+    ) -> None:
         """End take_log(): go on in a log of another history, whose last batch is `sequence`.
 
         Nothing may be in the open group. What waits for positions beyond it gets OutcomeUnknown.
+        is_committed: False where set_bound() will say when all of it is.
         Under the lock, with the engine's map changed in the same step.
         """
         assert not self.pending_bytes, "appended and neither written nor refused"
@@ -387,8 +390,11 @@ class CommitQueue:
         self.point = (log.number, log.end, sequence, log.batch_epoch, log.chain)
         self.epoch = epoch
         self.stepwise = 0
-        self._bound = None
-        self._held = None
+        self._bound = self._held = None
+        if not is_committed and sequence:
+            self.committed = self._bound = sequence - 1
+            self._held = HeldKeys()
+            self._held.add(sequence, set(), True)
         self._writing = None
         self._open = Group(self, sequence + 1)
         self._log_taken = False

@@ -201,10 +201,13 @@ class Generations:
                 commit.check()
             commit.give_log()
 
-    def replace(self, origin: Origin, number: int, epoch: int, work: Replacement) -> None:
+    def replace(
+        self, origin: Origin, number: int, epoch: int, work: Replacement, *, is_committed: bool
+    ) -> None:
         """Go on in generation `number`, which begins with another store's state. With held().
 
-        No batch can be appended meanwhile. Raises OSError: the old generation goes on; StoreFailed.
+        No batch can be appended meanwhile. is_committed: as CommitQueue.restart() has it.
+        Raises OSError: the old generation goes on; StoreFailed.
         """
         commit = self._commit
         commit.wait(commit.last, None, True)
@@ -218,7 +221,7 @@ class Generations:
                 self._switch_version(number)
                 with self._history.restarting(header) as old_logs, commit.lock:
                     take_over()
-                    commit.restart(new, origin.sequence, header.epoch)
+                    commit.restart(new, origin.sequence, header.epoch, is_committed=is_committed)
         except BaseException as error:
             if commit.failure is None:
                 self._abandon_log(number, new, error)

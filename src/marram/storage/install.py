@@ -37,12 +37,13 @@ _ROOM = 1000
 class Installation:
     """The state of another store being taken over; Store.install() makes it."""
 
-    def __init__(self, store: Store, origin: Origin, epoch: int) -> None:
+    def __init__(self, store: Store, origin: Origin, epoch: int, *, is_committed: bool) -> None:
         """Use Store.install()."""
         _check_origin(store, origin)
         self._store = store
         self._origin = origin
         self._epoch = epoch
+        self._is_committed = is_committed
         self._lock = threading.Lock()  # one of add(), finish(), abort() at a time
         self._is_over = False
         self._number = store.commit.log.number + _ROOM
@@ -88,8 +89,9 @@ class Installation:
                         raise InvalidArgument("too many generations began meanwhile")
                     with store.refusing("the state of another store is being taken over"):
                         store.generations.replace(
-                            origin, self._number, self._epoch, self._replacement
-                        )
+                            origin, self._number, self._epoch, self._replacement,
+                            is_committed=self._is_committed,
+                        )  # fmt: skip
                         store.taken_over(origin)
             except OSError as error:
                 if error.errno in SPACE_ERRORS:

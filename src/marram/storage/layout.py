@@ -10,6 +10,7 @@ the files hold.
     logfile.N      the log after checkpoint.N (storage/log); older ones are kept for replicas
     tables/N.sst   sorted tables of the lsm engine (storage/sstable)
     tables/N.blob  its large values (storage/lsm/blob.py)
+    role           whom the store follows as a replica; none: nobody (node/replication/record.py)
     diverged-E-F-T.log  batches F to T of epoch E that the primary does not have (aside.py)
 
 L1  after a crash at any call, `version` holds the old number or the new one, whole.
@@ -28,6 +29,8 @@ from marram.errors import Corruption
 LOCK = "LOCK"
 VERSION = "version"
 NEW_VERSION = "newVersion"
+ROLE = "role"
+NEW_ROLE = "newRole"
 TABLES = "tables"
 
 _NUMBERED = re.compile(r"(checkpoint|logfile)\.(0|[1-9][0-9]{0,17})\Z")
@@ -97,7 +100,7 @@ def numbered(names: list[str]) -> dict[str, list[int]]:
 def is_ours(name: str) -> bool:
     """Whether a file of that name belongs to a store."""
     return (
-        name in (LOCK, VERSION, NEW_VERSION, TABLES)
+        name in (LOCK, VERSION, NEW_VERSION, TABLES, ROLE, NEW_ROLE)
         or _NUMBERED.match(name) is not None
         or is_diverged(name)
     )

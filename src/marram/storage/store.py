@@ -426,17 +426,19 @@ class Store:
         self.check_open()
         self.generations.raise_epoch(epoch)
 
-    def install(self, origin: Origin, epoch: int = 0) -> Installation:
+    def install(self, origin: Origin, epoch: int = 0, *, is_committed: bool = True) -> Installation:
         """Begin to take over the state of another store, as of `origin` (install.py).
 
-        epoch: of that store, where it is above that of its last batch. Raises InvalidArgument:
-        another one is under way, or the origin is not to be taken; OSError; StoreFailed, Closed.
+        epoch: of that store, where it is above that of its last batch. is_committed: False where
+        readers wait until commit.set_bound() says that replicas have all of it.
+        Raises InvalidArgument: another one is under way, or the origin is not to be taken;
+        OSError; StoreFailed, Closed.
         """
         self.check_open()
         with self.lock:
             if self.installation is not None:
                 raise InvalidArgument("another installation is under way")
-            self.installation = Installation(self, origin, epoch)
+            self.installation = Installation(self, origin, epoch, is_committed=is_committed)
             return self.installation
 
     def set_aside(self, after: int) -> str | None:
