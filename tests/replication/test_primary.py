@@ -271,6 +271,17 @@ def test_a_replica_that_feeds_others_knows_another_history_by_its_epochs() -> No
     assert (welcome.plan, welcome.aside) == (Plan.FULL, 110)
 
 
+def test_a_replica_that_feeds_others_cannot_tell_where_there_is_nothing_to_compare() -> None:
+    _, effects = judged(login(Mark(3, 120, 1), oldest=110, epoch=3), None, is_primary=False)
+    assert refusal(effects) is Code.BEHIND
+
+
+def test_a_replica_that_feeds_others_knows_another_history_that_differs_everywhere() -> None:
+    _, effects = parted(login(Mark(3, 120, 1), oldest=90, epoch=3), 80, is_primary=False)
+    (welcome,) = sent(effects)
+    assert (welcome.plan, welcome.aside) == (Plan.FULL, 90)
+
+
 def test_a_replica_that_feeds_others_knows_another_history_where_it_sees_it() -> None:
     _, effects = parted(login(Mark(3, 120, 1), epoch=3), 60, is_primary=False)
     (welcome,) = sent(effects)
@@ -484,7 +495,7 @@ def test_a_snapshot_of_nothing_is_not_taken_for_installed_before_its_end() -> No
     feed.pinned(Mark(0, 0, 0), 0, STANDING._replace(newest=0), 0)
     feed.rows([], 0)
     assert feed.receive(Ack(0, 0, 64), 1) == []
-    assert feed.receive(Ack(0, 0, 128), 2)[0] == fx.OpenTail(0)
+    assert feed.receive(Ack(0, 0, 128), 2)[:2] == [fx.OpenTail(0), fx.Acked(0, 0)]
 
 
 def test_nothing_counts_as_acknowledged_during_a_full_sync() -> None:
