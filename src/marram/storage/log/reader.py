@@ -426,7 +426,9 @@ def ends_before(file: File, header: LogHeader, following: LogHeader) -> bool:
         return False
     kind, payload_size = (KIND_MARK, 0) if header.start is None else (KIND_HISTORY, HISTORY_SIZE)
     offset = following.previous_end - FRAME_HEADER_SIZE - payload_size
-    data = file.read(FRAME_HEADER_SIZE + payload_size, max(offset, 0))
+    if offset < FILE_HEADER_SIZE:
+        return False
+    data = file.read(FRAME_HEADER_SIZE + payload_size, offset)
     number, owner = place_of(header, LOG)
     seed = place_seed(number, offset, owner)
     frame = unpack_frame_header(data, 0, offset, seed, (kind,))
