@@ -12,7 +12,7 @@ try:
 except ImportError:
     from zlib import crc32
 
-__all__ = ["KIND_CRC32", "crc32", "place_seed"]
+__all__ = ["KIND_CRC32", "crc32", "file_seed", "place_seed"]
 
 KIND_CRC32 = 1
 """The only kind there is so far. Never reuse a number."""
@@ -25,5 +25,11 @@ def place_seed(file_number: int, offset: int, store_id: bytes) -> int:
     store_id: 16 bytes. A block that is read back from any other place, file or store then fails,
     even though its bytes are intact.
     """
-    seed: int = crc32(b"%d:%d" % (file_number, offset), crc32(store_id))
+    seed: int = crc32(b"%d" % offset, file_seed(file_number, store_id))
+    return seed
+
+
+def file_seed(file_number: int, store_id: bytes) -> int:
+    """What place_seed() of every offset in a file begins with: seed crc32 of b"%d" % offset."""
+    seed: int = crc32(b"%d:" % file_number, crc32(store_id))
     return seed

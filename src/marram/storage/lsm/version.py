@@ -218,8 +218,8 @@ class Level:
     """
 
     __slots__ = (
-        "_bytes_before", "_slots", "_starts", "_stops", "covered_bytes", "expirable_rows", "ordered",
-        "range_deletions", "rows", "size_bytes", "tables", "tombstones",
+        "_bytes_before", "_slots", "_starts", "_stops", "covered_bytes", "expirable_rows",
+        "ordered", "range_deletions", "rows", "size_bytes", "tables", "tombstones",
     )  # fmt: skip
 
     def __init__(self, tables: Iterable[TableMeta], *, ordered: bool) -> None:

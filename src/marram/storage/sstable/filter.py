@@ -65,7 +65,9 @@ _PAIR_BITS = tuple(1 << (pair & 63) | 1 << (64 + (pair >> 6)) for pair in range(
 
 
 # For compiled code: what a byte adds to a CRC-32.
-_STEPS = b"".join([(crc32(bytes((n ^ 255,))) ^ 0xFF000000).to_bytes(4, "little") for n in range(256)])
+_STEPS = b"".join(
+    [(crc32(bytes((n ^ 255,))) ^ 0xFF000000).to_bytes(4, "little") for n in range(256)]
+)
 _STEP = u32s(_STEPS, 0, 256)
 _ONES = 0xFFFFFFFF
 _FEW_BYTES = 64
