@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from marram.coding.checksum import crc32, number_seed, place_start
+from marram.coding.checksum import number_seed, place_start
 from marram.env.api import File
 from marram.errors import Closed, Corruption, UnsupportedFormat
 from marram.storage.sstable.block import (
