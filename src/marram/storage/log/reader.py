@@ -331,9 +331,6 @@ class LogReader(FrameReader):
         self.batch_epoch, self.chain = header.history  # of the last batch
         self._chain_at = chain_at
         self.noted_chain = self.chain if chain_at == header.base_sequence else None
-        self.batch_epoch, self.chain = header.history  # of the last batch
-        self._chain_at = chain_at
-        self.noted_chain = self.chain if chain_at == header.base_sequence else None
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches in order. Raises Corruption."""
