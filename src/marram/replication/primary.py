@@ -532,8 +532,8 @@ class Feed:
         if not self.window.consume(ack.consumed):
             return self._refuse(Code.MALFORMED, "more was consumed than sent")
         effects: list[Effect] = []
-        # Of a snapshot at position 0 the position does not tell; but its end is consumed when it was
-        # switched to, and not before.
+        # Of a snapshot at position 0 the position does not tell; but its end is consumed when it
+        # was switched to, and not before.
         is_whole = not self._pending and ack.consumed == self.window.sent
         is_first = (
             self.phase is Phase.SWITCHING
