@@ -387,13 +387,18 @@ def test_garbage_on_a_link_ends_that_link_alone(servers: Servers, noise: bytes) 
 def test_replicate_has_to_be_the_first_and_only_request(servers: Servers) -> None:
     primary = servers.start("p")
     request = encode_request(Op.REPLICATE, b"", HELLO)
+    ping = encode_request(Op.PING)
     with unharmed(primary):
-        assert "has to be the first" in message_of(ask_raw(primary, request + b"x"))
-        ping = encode_request(Op.PING)
-        replies = FrameReplyParser().feed(ask_raw(primary, ping, request))
-        assert [reply.status for reply in replies] == [Status.OK, Status.ERROR]
-        replies = FrameReplyParser().feed(ask_raw(primary, ping + request))
-        assert [reply.status for reply in replies] == [Status.OK, Status.ERROR]
+        for pieces, refused in (([ping, request], 1), ([ping + request], 1), ([request + ping], 0)):
+            with Frames(primary) as frames:
+                for piece in pieces:
+                    frames.client.send(piece)
+                replies = [frames.reply() for _ in range(2)]
+                assert replies[refused].status is Status.ERROR
+                assert "has to be the first" in replies[refused].message
+                assert replies[1 - refused].status is Status.OK
+                assert frames.ask(Op.GET, b"kept").payload == b"v", "it goes on"
+        assert not primary.call(lambda s: s.node.replication.downlinks)
 
 
 def test_a_link_that_never_logs_in_is_ended_when_it_is_silent(servers: Servers) -> None:

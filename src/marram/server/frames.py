@@ -70,8 +70,10 @@ class FrameConnection(Connection):
         self._idle_s = 0
         self._traffic.received_bytes += len(data)
         requests = self._parser.feed(data)
-        if requests and requests[0].op is Op.REPLICATE:
-            self._replicate(requests[0], requests[1:])
+        if requests and requests[0].op is Op.REPLICATE and self._may_replicate(requests):
+            transport, peer = self.take_over()
+            link = ReplicaLink(self._clients.loop, self._node)
+            link.begin(transport, requests[0].value, peer)
             return
         self._has_asked = self._has_asked or bool(requests)
         if self._stalled:
@@ -87,10 +89,6 @@ class FrameConnection(Connection):
         for index, request in enumerate(requests):
             if index == TURN_REQUESTS:
                 self._end_turn(requests[index:])
-                break
-            if request.op is Op.REPLICATE:
-                self._out.append(NOT_FIRST)
-                self.close_when_sent()
                 break
             answer = self._answer(request)
             if answer is not None:
@@ -114,22 +112,21 @@ class FrameConnection(Connection):
         self._flush(waits, size, replies)
         self._committer.wake()
 
-    def _replicate(self, request: FrameRequest, more: list[FrameRequest]) -> None:
-        """The connection becomes a replica's link, if nothing else was asked on it."""
-        parser = self._parser
-        is_first = not self._has_asked and not self._stalled
-        if not is_first or more or parser.buffered_bytes or parser.error is not None:
-            if not self._stalled & CLOSING:
-                self._out.append(NOT_FIRST)
-                self._flush()
-                self.close_when_sent()
-            return
-        transport, peer = self.take_over()
-        ReplicaLink(self._clients.loop, self._node).begin(transport, request.value, peer)
+    def _may_replicate(self, requests: list[FrameRequest]) -> bool:
+        """Whether the connection can become a replica's link: nothing else was asked on it."""
+        return (
+            len(requests) == 1
+            and not self._has_asked
+            and not self._stalled
+            and not self._parser.buffered_bytes
+            and self._parser.error is None
+        )
 
     def _answer(self, request: FrameRequest) -> tuple[bytes, int] | None:
         """Run one request: its reply and the position it waits for; None: it comes later."""
         op, key, value = request
+        if op is Op.REPLICATE:
+            return NOT_FIRST, 0
         if op is Op.STATS:
             args = [b"PING"]  # so that Stats needs a login where the others do
         elif op is Op.GET:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("marram.node")
 
-PUSH_S: Final = 0.002
+PUSH_S: Final = 0.005
 """How often, where nobody waits for them, replicas are sent what has become durable meanwhile."""
 _PUSH_NS: Final = int(PUSH_S * 1e9)
 _HANDSHAKES_MAX: Final = 32  # links that have not logged in
@@ -561,6 +561,8 @@ class Replication:
             self.node.settle(deferred, answer(verdict.replicas))
 
         end = self.levels.wait(position, wanted, level, timeout_ms, told)
+        if not deferred.done:
+            self._push(self.node.env.monotonic_ns())  # what is durable is not held back for it
 
         def cancel(with_error: bool) -> None:
             if with_error:
