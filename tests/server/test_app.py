@@ -84,7 +84,6 @@ def test_s1_one_ready_line_once_every_listener_accepts(tmp_path: Path) -> None:
     with process(tmp_path / "data") as running:
         fields = running.ready()
         assert list(fields) == ["dir", "engine", "resp", "http", "frame"]
-        assert fields["role"] == "primary"
         assert fields["dir"] == str(tmp_path / "data")
         assert fields["engine"] == "memory"
         for name in ("resp", "http", "frame"):
