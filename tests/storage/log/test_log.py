@@ -40,6 +40,7 @@ from marram.storage.log.reader import (
     read_header,
     read_log_header,
 )
+from marram.storage.log.tail import LogScan
 from marram.storage.log.writer import FrameWriter, LogWriter
 
 STORE_ID = bytes(range(16))
@@ -499,6 +500,36 @@ def test_r4_a_log_whose_history_is_not_what_it_says_is_corruption() -> None:
     with pytest.raises(Corruption, match="history up to batch 11") as caught:
         list(LogReader(env.open(PATH), WITH_START))
     assert caught.value.offset == at
+    scan = LogScan(env.open(PATH), WITH_START)
+    assert scan.next(log.end) is not None
+    with pytest.raises(Corruption, match="history up to batch 11") as caught:
+        scan.next(log.end)
+    assert caught.value.offset == at
+
+
+def test_l1_a_scan_refuses_what_a_reader_would_take_for_the_end() -> None:
+    """Below its limit everything was promised: nothing there can be a torn tail."""
+    env, end, batches = log_with_history()
+    starts = frame_starts(env)
+    for at in range(FILE_HEADER_SIZE, end):
+        damaged = _Bytes(flipped_at(env.contents(PATH), at))
+        scan = LogScan(damaged, WITH_START)
+        given: list[bytes] = []
+        with pytest.raises(Corruption) as caught:
+            while (frame := scan.next(end)) is not None:
+                given.append(frame.payload)
+        assert caught.value.offset == max(start for start in starts if start <= at)
+        assert b"".join(batches).startswith(b"".join(given))
+    scan = LogScan(env.open(PATH), WITH_START)
+    with pytest.raises(Corruption, match="damaged"):
+        while scan.next(end - 1):
+            pass
+    with pytest.raises(Corruption, match="cut short"):
+        scan.next(starts[-1] + 1)
+
+
+def flipped_at(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
 
 
 def test_a_log_of_format_1_is_continued_as_such() -> None:
