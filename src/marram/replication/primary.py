@@ -538,8 +538,10 @@ class Feed:
             return self._refuse(Code.MALFORMED, "more was consumed than sent")
         effects: list[Effect] = []
         # The end of the snapshot is consumed when the replica has switched to it.
-        is_all = ack.consumed == self.window.sent and not self._pending
-        is_first = self.phase is Phase.SWITCHING and is_all and ack.received == self.sent.sequence
+        is_switched = ack.consumed == self.window.sent and not self._pending
+        is_first = (
+            self.phase is Phase.SWITCHING and is_switched and ack.received == self.sent.sequence
+        )
         if is_first:
             self.phase = Phase.OPENING
             effects.append(OpenTail(self.sent.sequence))

@@ -322,11 +322,8 @@ def ready_line(server: Server) -> str:
     """The one line that says that every listener accepts (S1)."""
     listeners = "".join(f" {name}={at}" for name, at in server.addresses.items())
     uplink = server.node.replication.uplink
-    role = "primary" if uplink is None else f"replica of={uplink.upstream}"
-    return (
-        f"marram ready dir={server.directory} engine={server.store.engine.name}{listeners} "
-        f"role={role}"
-    )
+    role = "" if uplink is None else f" replica-of={uplink.upstream}"
+    return f"marram ready dir={server.directory} engine={server.store.engine.name}{listeners}{role}"
 
 
 def _install_signals(server: Server) -> None:

@@ -69,6 +69,28 @@ def test_y1_the_memory_engine_is_as_apply_would_have_left_it(
     assert state_of(replayed) == state_of(applied)
 
 
+@pytest.mark.parametrize(
+    "again",
+    [put(0, b"k", b"2"), put(0, b"k", b"2", 500), patch(0, b"k", 1, b"2"), expire(0, b"k", 500)],
+)
+@pytest.mark.parametrize("was_there", [False, True])
+def test_y1_a_key_that_came_went_and_came_again_has_one_place(
+    again: Change, was_there: bool
+) -> None:
+    applied, replayed = MemoryEngine(), MemoryEngine()
+    if was_there:
+        applied.apply([put(0, b"k", b"0")], 1)
+        replayed.apply([put(0, b"k", b"0")], 1)
+    sink = replayed.replay()
+    for batch in ([put(0, b"k", b"1")], [delete(0, b"k")], [again], [put(0, b"other", b"")]):
+        applied.apply(batch, 2)
+        data = encode(batch)
+        sink.take(data, 0, len(data), 2)
+    sink.finish()
+
+    assert state_of(replayed) == state_of(applied)
+
+
 @pytest.mark.parametrize("held", [0, 10, 5000])
 @pytest.mark.parametrize("added", [1, 400, 3000])
 def test_y1_new_keys_find_their_places_among_those_held(held: int, added: int) -> None:

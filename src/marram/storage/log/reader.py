@@ -331,9 +331,6 @@ class LogReader(FrameReader):
         self.batch_epoch, self.chain = header.history  # of the last batch
         self._chain_at = chain_at
         self.noted_chain = self.chain if chain_at == header.base_sequence else None
-        self.batch_epoch, self.chain = header.history  # of the last batch
-        self._chain_at = chain_at
-        self.noted_chain = self.chain if chain_at == header.base_sequence else None
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches in order. Raises Corruption."""
@@ -426,7 +423,9 @@ def ends_before(file: File, header: LogHeader, following: LogHeader) -> bool:
         return False
     kind, payload_size = (KIND_MARK, 0) if header.start is None else (KIND_HISTORY, HISTORY_SIZE)
     offset = following.previous_end - FRAME_HEADER_SIZE - payload_size
-    data = file.read(FRAME_HEADER_SIZE + payload_size, max(offset, 0))
+    if offset < FILE_HEADER_SIZE:
+        return False
+    data = file.read(FRAME_HEADER_SIZE + payload_size, offset)
     number, owner = place_of(header, LOG)
     seed = place_seed(number, offset, owner)
     frame = unpack_frame_header(data, 0, offset, seed, (kind,))

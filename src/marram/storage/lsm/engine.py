@@ -393,8 +393,11 @@ class LsmEngine:
         """Make generation `number` from the rows of another store."""
         return LsmReplacement(self, home, number, origin)
 
-    def replace(self, number: int, new: Manifest, listing: Listing) -> None:
-        """Go on in a generation of another store's rows. With held(), under the store's lock."""
+    def replace(self, number: int, new: Manifest, listing: Listing) -> Manifest | None:
+        """Go on in a generation of another store's rows; returns the old manifest, to be closed.
+
+        With held(), under the store's lock. Raises nothing: `version` was switched.
+        """
         before, old = self.tree, self._manifest
         version = listing.version
         if listing.origin.store_id != self.store_id:  # it held nothing, so it had no tables
@@ -413,8 +416,7 @@ class LsmEngine:
         self._origin, self._listed_spaces = listing.origin, listing.spaces
         self.tables.retire(t.number for level in before.version.levels for t in level.tables)
         self.tables.retire(before.version.blobs)
-        if old is not None:
-            old.close()
+        return old
 
     @contextlib.contextmanager
     def editing(self) -> Iterator[None]:

@@ -364,14 +364,9 @@ class Tables:
         first: how many rows the reader may want in all, if not many; 0 for many.
         """
         runs = version.runs(start, stop)
-        if not cython.compiled:
-            return self._columns(version, runs, start, stop, reverse=reverse, first=first)
         return [
-            chain.from_iterable(
-                table.stretches(start, stop, reverse=reverse, short=first > 0)
-                for table in self._opened(version, run, reverse)
-            )
-            for run in runs
+            self._parts(version, run, start, stop, reverse, share)
+            for run, share in zip(runs, _shares(runs, first), strict=True)
         ]
 
     def ranges(self, version: Version, start: bytes, stop: bytes) -> list[RangeDeletion]:
@@ -397,30 +392,22 @@ class Tables:
         for meta in reversed(run) if reverse else run:
             yield self._cache.get(meta.number)
 
-    def _columns(
+    def _parts(
         self,
         version: Version,
-        runs: Sequence[Sequence[TableMeta]],
+        run: Sequence[TableMeta],
         start: bytes,
         stop: bytes,
-        *,
         reverse: bool,
         first: int,
-    ) -> list[Iterator[Part]]:
-        """parts() as columns. Each source begins with its share of `first`."""
-        if not first or len(runs) == 1:
-            shares = [first] * len(runs)
-        else:
-            sizes = [sum(meta.rows for meta in run) for run in runs]
-            whole = sum(sizes) or 1
-            shares = [max(_SHARE_MIN, -(-first * size // whole)) for size in sizes]
-        return [
-            chain.from_iterable(
-                map(_column, table.columns(start, stop, reverse=reverse, first=share))
-                for table in self._opened(version, run, reverse)
-            )
-            for run, share in zip(runs, shares, strict=True)
-        ]
+    ) -> Iterator[Part]:
+        """The rows of a run, in the shape that is the quickest to merge."""
+        for table in self._opened(version, run, reverse):
+            if cython.compiled:
+                yield from table.stretches(start, stop, reverse=reverse, first=first)
+            else:
+                columns = table.columns(start, stop, reverse=reverse, first=first)
+                yield from map(_column, columns)
 
     def _path(self, number: int) -> str:
         """Of a table, or of a blob: only of tables is anything kept in _metas."""
@@ -431,6 +418,15 @@ class Tables:
         meta = self._metas.get(table.number)
         assert meta is not None, "only tables of live versions are opened"
         check_table(table, meta, layout.table_path(self._directory, table.number))
+
+
+def _shares(runs: Sequence[Sequence[TableMeta]], wanted: int) -> list[int]:
+    """How many of the rows that a reader wants, about, each run has; 0 for many."""
+    if not wanted or len(runs) == 1:
+        return [wanted] * len(runs)
+    sizes = [sum([meta.rows for meta in run]) for run in runs]
+    whole = sum(sizes) or 1
+    return [max(_SHARE_MIN, -(-wanted * size // whole)) for size in sizes]
 
 
 def _column(columns: Columns) -> Part:

@@ -10,7 +10,7 @@ cdef class BlockStore:
     cpdef put(self, block_id, DataBlock block)
 
 cdef class Table:
-    cdef object _file, _source, _first_id
+    cdef object _file, _file_seed, _source, _first_id
     cdef bint _closed
     cdef BlockStore _kept
     cdef Index _index

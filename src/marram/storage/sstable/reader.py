@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from marram.coding.checksum import number_seed, place_start
 from marram.env.api import File
 from marram.errors import Closed, Corruption, UnsupportedFormat
 from marram.storage.sstable.block import (
@@ -121,9 +122,9 @@ class Table:
     """
 
     __slots__ = (
-        "_closed", "_file", "_filter", "_first_id", "_index", "_kept", "_line_count", "_lines",
-        "_source", "largest", "memory_bytes", "number", "properties", "ranges", "recent",
-        "row_count", "size_bytes", "smallest",
+        "_closed", "_file", "_file_seed", "_filter", "_first_id", "_index", "_kept",
+        "_line_count", "_lines", "_source", "largest", "memory_bytes", "number", "properties",
+        "ranges", "recent", "row_count", "size_bytes", "smallest",
     )  # fmt: skip
 
     @classmethod
@@ -154,6 +155,7 @@ class Table:
         self._first_id = block_id(place.number, 0)
         self.recent = False
         self._source = _Source(file, place)
+        self._file_seed = place_start(place.number, place.store_id)
         contents = _read_contents(self._source)
         self._source.forget_tail()
         self._index = contents.data
@@ -302,7 +304,7 @@ class Table:
         """
         most = first or _ALL_ROWS
         checked, offset = self._source.checked, self._index.offset
-        for block, number in self._blocks(start, stop, reverse, first > 0):
+        for block, number in self._blocks(start, stop, reverse, first):
             low, high = block.seek(start), block.seek(stop)
             while low < high:
                 if reverse:
@@ -315,13 +317,14 @@ class Table:
                 most = min(4 * most, _ALL_ROWS)
 
     def stretches(
-        self, start: bytes, stop: bytes, *, reverse: bool = False, short: bool = False
+        self, start: bytes, stop: bytes, *, reverse: bool = False, first: int = 0
     ) -> Iterator[tuple[DataBlock, int, int]]:
         """The rows with stored keys in [start, stop), as blocks: (block, first row, end).
 
-        Each one ascends, also in reverse, where the later ones come first. short: versions(short).
+        Each one ascends, also in reverse, where the later ones come first. first: how many rows are
+        likely to be taken, where those are few: versions(short); else 0.
         """
-        for block, number in self._blocks(start, stop, reverse, short):
+        for block, number in self._blocks(start, stop, reverse, first):
             low, high = block.seek(start), block.seek(stop)
             if low < high:
                 # All of it: a block that is kept is then checked once.
@@ -349,7 +352,7 @@ class Table:
             if name not in _KNOWN_NAMES:  # a newer writer's: its checksum must be right
                 source.payload(handle, None, bytes)
         totals = _Totals()
-        for block, number in self._blocks(None, None, False, False):
+        for block, number in self._blocks(None, None, False, 0):
             keys = self._source.checked(self._index.offset(number), totals.add, block)
             if contents.filter is not None:
                 filter_at = contents.named["filter"].offset
@@ -373,7 +376,7 @@ class Table:
     ) -> Iterator[tuple[DataBlock, int, int, int]]:
         """The rows with keys in [start, stop): (block, its place in the index, first row, end)."""
         most = _SHORT_ROWS if short else _ALL_ROWS
-        for block, number in self._blocks(start, stop, reverse, short):
+        for block, number in self._blocks(start, stop, reverse, _SHORT_ROWS if short else 0):
             first = block.seek(start) if start is not None else 0
             end = block.seek(stop) if stop is not None else block.count
             while first < end:
@@ -386,20 +389,24 @@ class Table:
                 most = min(4 * most, _ALL_ROWS)
 
     def _blocks(
-        self, start: bytes | None, stop: bytes | None, reverse: bool, short: bool
+        self, start: bytes | None, stop: bytes | None, reverse: bool, wanted: int
     ) -> Iterator[tuple[DataBlock, int]]:
-        """The blocks that may hold keys in [start, stop), and their places in the index."""
+        """The blocks that may hold keys in [start, stop), and their places in the index.
+
+        wanted: how many rows are likely to be taken, if those are few; else 0.
+        """
         index = self._index
         first = index.find(start) if start is not None else 0
         end = index.count
         if stop is not None:
             end = min(end, index.find(stop) + 1)
-        kept = min(_SHORT_BLOCKS, end - first) if short and self._kept is not None else 0
-        for _ in range(kept):
-            number = end - 1 if reverse else first
-            first, end = (first, end - 1) if reverse else (first + 1, end)
-            self._check_open()
-            yield self._kept_block(number), number
+        if wanted and self._kept is not None and first < end:
+            kept = min(_SHORT_BLOCKS, end - first)
+            group = range(end - kept, end) if reverse else range(first, first + kept)
+            # So many blocks have that many rows, about, if the first one is left half way.
+            ahead = min(kept, 1 + wanted * index.count // self.row_count)
+            yield from self._kept_blocks(group[::-1] if reverse else group, ahead)
+            first, end = (first, group.start) if reverse else (group.stop, end)
         read_bytes = _FIRST_READ_BYTES
         while first < end:
             if reverse:
@@ -431,6 +438,30 @@ class Table:
             view = data[offset(number) - begin : offset(number + 1) - begin]
             yield self._decode_block(number, view), number
 
+    def _kept_blocks(self, numbers: range, ahead: int) -> Iterator[tuple[DataBlock, int]]:
+        """Neighbouring blocks, from where blocks are kept; others come with one read.
+
+        ahead: how many are likely to be taken; of so many nobody waits for each.
+        """
+        assert self._kept is not None
+        at = 0
+        while at < len(numbers):
+            number = numbers[at]
+            self._check_open()
+            block = self._kept.get(self._first_id + number)
+            if block is not None:
+                at += 1
+                yield block, number
+                continue
+            stop = at + 1
+            while stop < ahead and self._kept.get(self._first_id + numbers[stop]) is None:
+                stop += 1
+            low, high = sorted((number, numbers[stop - 1]))
+            for block, number in self._read_blocks(range(low, high + 1), numbers.step < 0):
+                self._kept.put(self._first_id + number, block)
+                yield block, number
+            at = stop
+
     def _kept_block(self, number: int) -> DataBlock:
         """Data block `number`, from the store of blocks or for it."""
         if self._kept is None:
@@ -456,7 +487,8 @@ class Table:
 
     def _checked_block(self, number: int, data: memoryview, offset: int) -> DataBlock:
         """Data block `number`, which fills `data`. Raises ValueError: not what the index says."""
-        block = DataBlock(unseal_block(data, DATA, self._source.place.seed(offset)))
+        seed = number_seed(offset, self._file_seed)  # place.seed(offset)
+        block = DataBlock(unseal_block(data, DATA, seed))
         index = self._index
         if block.count != index.row_count(number):
             raise ValueError(f"{block.count} rows, the index says {index.row_count(number)}")
