@@ -6,11 +6,12 @@ import logging
 
 import pytest
 
+from marram.coding.batch import Change
 from marram.errors import Corruption, InvalidArgument
 from marram.node.passwords import digest_of, hash_password, secret_of
 from marram.node.replication.record import Record, read_record, write_record
 from marram.node.settings import ReplicationSettings, Settings
-from marram.protocol.replies import OK, ErrorReply
+from marram.protocol.replies import NULL_ARRAY, OK, ErrorReply
 from tests.node.harness import PENDING, World
 from tests.node.replicas import Net, NetShell, state, told
 
@@ -178,7 +179,7 @@ def test_watch_on_a_replica_sees_what_is_applied(net: Net) -> None:
     client("GET", "k")
     primary.client()("SET", "k", "v")
     net.settle()
-    assert client("EXEC") is not None and client.waits_for >= 0
+    assert client("EXEC") == NULL_ARRAY
     client("WATCH", "other")
     client("MULTI")
     client("GET", "k")
@@ -439,6 +440,31 @@ def test_acks_that_are_not_met_in_time_are_in_doubt_before_anybody_reads_the_wri
     assert primary.store.committed == 1
 
 
+def test_l2_a_group_that_is_committed_right_behind_the_write_does_not_take_it_along(
+    net: Net,
+) -> None:
+    primary = net.world("a")
+    replica = net.world("b", "a")
+    net.settle()
+    net.cut(primary, replica)
+    store = primary.store
+
+    def append_and_commit(changes: list[Change]) -> int:
+        """As if the sync thread ran in between."""
+        position = store.append(changes)
+        group = store.take_group()
+        assert group is not None
+        group.write()
+        store.complete(group, None)
+        return position
+
+    primary.node._append = append_and_commit
+    client = primary.client()
+    client("ACKS", "1")
+    client("SET", "k", "v")
+    assert (store.commit.durable, store.committed) == (1, 0)
+
+
 def test_acks_beyond_the_replicas_there_are_is_refused_up_front(net: Net) -> None:
     primary = net.world("a")
     client = primary.client()
@@ -653,6 +679,7 @@ def test_a_replica_has_one_link(net: Net) -> None:
     (second,) = primary.node.replication.downlinks
     assert second is not first
     assert primary.node.replication.levels.replicas == 1
+    assert list(primary.store.history.stats()["followers"]) == [second.name]
 
 
 # -- what it tells ---------------------------------------------------------------------------------
