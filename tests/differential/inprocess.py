@@ -6,7 +6,7 @@ from typing import Any
 
 from marram.coding.batch import Change, decode, delete, encode
 from marram.commands.scan import ScanCursors
-from marram.commands.spec import WRONG_TYPE, Args, Command, CommandError, Outcome, wrong_arity
+from marram.commands.spec import WRONG_TYPE, Args, Command, CommandError, Outcome, Put, wrong_arity
 from marram.commands.table import lookup
 from marram.env.memory import MemoryEnv
 from marram.protocol.replies import OK, ErrorReply
@@ -75,7 +75,7 @@ class InProcess:
         view.begin(self.now_ms)
         result = row.run(self if row.control else view, args)
         changes = [delete(keyspace, key) for keyspace, key in view.expired]
-        if isinstance(result, Outcome):
+        if isinstance(result, Outcome | Put):
             assert row.writes, f"{row.name} is not marked as writing"
             self.changes = result.changes
             changes += result.changes

@@ -721,7 +721,7 @@ def test_lag_is_told_in_positions_bytes_and_seconds(net: Net) -> None:
     fields = dict(part.split("=") for part in info(primary)["slave0"].split(","))
     assert fields["lag_positions"] == "5"
     assert int(fields["lag_bytes"]) >= 500
-    assert 1.9 <= float(fields["lag_seconds"]) <= 2.5
+    assert 1.9 <= float(fields["lag_seconds"]) < 5.0
 
 
 def test_a_link_that_is_down_says_why(net: Net) -> None:

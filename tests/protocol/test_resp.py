@@ -32,6 +32,8 @@ from marram.protocol.resp import (
     encode_into,
     format_double,
     split_inline,
+    take_by_scanning,
+    take_by_splitting,
 )
 from marram.protocol.resp_client import encode_command
 
@@ -255,6 +257,24 @@ def test_q1_q2_noise_parses_as_the_model_says(
 @settings(max_examples=EXAMPLES)
 def test_q5_fast_path_and_walker_agree(data: bytes) -> None:
     assert parse([data]) == parse([data], RespLimits(max_args=1023))
+
+
+@given(COMMANDS, NOISE)
+@settings(max_examples=2 * EXAMPLES)
+def test_q5_both_forms_of_the_fast_path_take_the_same(
+    commands: list[list[bytes]], noise: bytes
+) -> None:
+    data = b"".join(map(encode_command, commands)) + noise
+    scanned: list[list[bytes]] = []
+    split: list[list[bytes]] = []
+    at, stop = take_by_scanning(data, scanned), take_by_splitting(data, split)
+    known, _ = Model(data, RespLimits(), True).parse()
+    assert scanned == known[: len(scanned)]
+    # Splitting stops at the first argument that is large or has a line end in it.
+    assert split == scanned[: len(split)]
+    if all(len(arg) < 1024 and b"\r\n" not in arg for args in scanned for arg in args):
+        assert (split, stop) == (scanned, at)
+    assert scanned[: len(commands)] == commands
 
 
 def test_q1_every_cut_of_a_mixed_corpus_gives_the_same_commands() -> None:
@@ -606,15 +626,16 @@ def test_replies_encode_by_protocol(reply: Reply, resp2: bytes, resp3: bytes) ->
     assert encode(reply, 2) == resp2
     assert encode(reply, 3) == resp3
     out: list[bytes] = []
-    encode_into(out, reply, 3)
+    assert encode_into(out, reply, 3) == len(resp3)
     assert b"".join(out) == resp3
 
 
 def test_large_bulk_strings_are_not_copied() -> None:
     out: list[bytes] = []
     value = b"x" * 5000
+    encode_into(out, value, 2)
     encode_into(out, [value], 2)
-    assert any(piece is value for piece in out)
+    assert sum(piece is value for piece in out) == 2
 
 
 def test_an_error_text_cannot_forge_a_reply() -> None:

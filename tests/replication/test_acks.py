@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marram.replication.acks import AckRules, Level, Verdict
@@ -169,6 +169,7 @@ steps = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3), st.sampled_from(Level), steps)
 def test_the_heaps_agree_with_looking_at_everything(
     need: int, level: Level, todo: list[Step]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marram.replication.agreement import Search
@@ -25,12 +25,14 @@ def found(low: int, high: int, common: int | None) -> tuple[int | None, int]:
     return search.common, rounds
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1))
 def test_g1_the_last_common_place_is_found(low: int, size: int, part: float) -> None:
     common = low + int(size * part)
     assert found(low, low + size, common)[0] == common
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 1000))
 def test_histories_that_differ_everywhere_have_nothing_in_common(low: int, size: int) -> None:
     assert found(low, low + size, None) == (None, 1)

@@ -134,7 +134,7 @@ def test_x1_every_message_comes_back(message: Message) -> None:
     assert feed(wire(message), []) == ([message], None)
 
 
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(st.lists(messages, max_size=5), st.lists(st.integers(0, 20_000), max_size=8))
 def test_x1_x2_messages_come_back_however_they_are_cut(
     sent: list[Message], cuts: list[int]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marram.replication.flow import Throttle, Window
@@ -42,6 +42,7 @@ def test_more_cannot_be_consumed_than_was_sent() -> None:
     assert window.consumed == 10
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 2 * SECOND)), max_size=60))
 def test_l2_a_throttle_keeps_its_rate(steps: list[tuple[int, int]]) -> None:
     rate, now, spent, largest = 1000, 0, 0, 0

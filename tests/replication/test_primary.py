@@ -271,6 +271,17 @@ def test_a_replica_that_feeds_others_knows_another_history_by_its_epochs() -> No
     assert (welcome.plan, welcome.aside) == (Plan.FULL, 110)
 
 
+def test_a_replica_that_feeds_others_cannot_tell_where_there_is_nothing_to_compare() -> None:
+    _, effects = judged(login(Mark(3, 120, 1), oldest=110, epoch=3), None, is_primary=False)
+    assert refusal(effects) is Code.BEHIND
+
+
+def test_a_replica_that_feeds_others_knows_another_history_that_differs_everywhere() -> None:
+    _, effects = parted(login(Mark(3, 120, 1), oldest=90, epoch=3), 80, is_primary=False)
+    (welcome,) = sent(effects)
+    assert (welcome.plan, welcome.aside) == (Plan.FULL, 90)
+
+
 def test_a_replica_that_feeds_others_knows_another_history_where_it_sees_it() -> None:
     _, effects = parted(login(Mark(3, 120, 1), epoch=3), 60, is_primary=False)
     (welcome,) = sent(effects)
@@ -470,12 +481,21 @@ def test_a_full_sync_sends_the_rows_and_then_the_tail_from_their_position() -> N
     assert feed.rows([], 0) == [fx.ReleaseState(), fx.Send(end)]
 
     assert feed.receive(Ack(0, 0, 64), 1) == []  # not there yet
-    effects = feed.receive(Ack(100, 100, 64), 2)
+    effects = feed.receive(Ack(100, 100, feed.window.sent), 2)
     assert effects == [fx.OpenTail(100), fx.Acked(100, 100), fx.Hold(100)]
     beat, read = feed.tail_opened(STANDING, 3)
     assert isinstance(beat, fx.Send)  # so that the replica knows what of it is committed
     assert isinstance(beat.message, Heartbeat)
     assert read == fx.ReadTail(200)
+
+
+def test_a_snapshot_of_nothing_is_not_taken_for_installed_before_its_end() -> None:
+    feed, _ = judged(login(Mark(0, 0, 0), store_id=NO_STORE), None)
+    feed.receive(Ready(), 0)
+    feed.pinned(Mark(0, 0, 0), 0, STANDING._replace(newest=0), 0)
+    feed.rows([], 0)
+    assert feed.receive(Ack(0, 0, 64), 1) == []
+    assert feed.receive(Ack(0, 0, 128), 2)[:2] == [fx.OpenTail(0), fx.Acked(0, 0)]
 
 
 def test_nothing_counts_as_acknowledged_during_a_full_sync() -> None:
@@ -531,7 +551,7 @@ def test_a_ready_that_was_lost_is_noticed() -> None:
 # -- the end ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.integers(0, 4),
     st.lists(st.tuples(messages, st.integers(0, 10**10)), max_size=12),

@@ -542,7 +542,7 @@ def report(follower: Follower, outcome: int, now: int) -> list[fx.Effect]:
     return reports[outcome]() if outcome < len(reports) else []
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.integers(0, 4),
     st.lists(st.tuples(messages, st.integers(0, 10**10), st.integers(0, 9)), max_size=12),

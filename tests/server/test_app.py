@@ -83,8 +83,7 @@ def process(directory: Path, *options: str, **how: Any) -> Iterator[Process]:
 def test_s1_one_ready_line_once_every_listener_accepts(tmp_path: Path) -> None:
     with process(tmp_path / "data") as running:
         fields = running.ready()
-        assert list(fields) == ["dir", "engine", "resp", "http", "frame", "role"]
-        assert fields["role"] == "primary"
+        assert list(fields) == ["dir", "engine", "resp", "http", "frame"]
         assert fields["dir"] == str(tmp_path / "data")
         assert fields["engine"] == "memory"
         for name in ("resp", "http", "frame"):
@@ -102,7 +101,7 @@ def test_s1_one_ready_line_once_every_listener_accepts(tmp_path: Path) -> None:
 
 def test_a_listener_that_is_off_is_not_named(tmp_path: Path) -> None:
     with process(tmp_path / "data", "http_port=off", "frame_port=off") as running:
-        assert list(running.ready()) == ["dir", "engine", "resp", "role"]
+        assert list(running.ready()) == ["dir", "engine", "resp"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], config: ServerConfig) -> tuple[int, str]:

@@ -14,17 +14,17 @@ from marram.coding.batch import put
 from marram.env import posix_env
 from marram.env.faulty import Fault, FaultyEnv
 from marram.errors import OutcomeUnknown
-from marram.server.commit import Committer
+from marram.server.commit import Committer, Waiter
 from marram.storage.options import Options
 from marram.storage.store import Store
 from tests.server.serving import GatedEnv
 
 
-class Listener:
+class Listener(Waiter):
     """A waiter that notes what it is told."""
 
     def __init__(self, waits_at: int, told: list[tuple[str, int]]) -> None:
-        self.waits_at = waits_at
+        super().__init__(waits_at)
         self._told = told
 
     def release(self, committed: int) -> None:

@@ -330,9 +330,9 @@ def test_the_ready_line_says_the_role(servers: Servers) -> None:
 
     primary = servers.start("p")
     replica = servers.start("r", primary)
-    assert ready_line(primary.server).endswith(" role=primary")
+    assert "replica" not in ready_line(primary.server)
     upstream = "{}:{}".format(*primary.address("frame"))
-    assert ready_line(replica.server).endswith(f" role=replica upstream={upstream}")
+    assert ready_line(replica.server).endswith(f" replica-of={upstream}")
 
 
 # -- bad input at the primary ----------------------------------------------------------------------

@@ -518,6 +518,8 @@ def test_connections_that_vanish_leave_nothing_behind(running: Running) -> None:
             client.send(wire(b"SET", b"k", bytes(10_000)) * 5 + wire(b"SUBSCRIBE", b"c"))
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             client.socket.close()
+        while running.call(lambda server: server.clients.accepted) <= 50:
+            pass
         while good.ask(b"PUBSUB", b"NUMSUB", b"c") != [b"c", 0]:
             pass
         while good.ask(b"CLIENT", b"LIST").count(b"\n") > 1:

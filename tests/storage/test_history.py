@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import threading
@@ -12,8 +13,9 @@ import pytest
 from marram.coding.batch import encode
 from marram.coding.batch import put as put_change
 from marram.env.api import File
+from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
-from marram.errors import Corruption, InvalidArgument, LogGone
+from marram.errors import Corruption, InvalidArgument, LogGone, StoreFull
 from marram.storage import layout, recovery
 from marram.storage.convert import convert
 from marram.storage.engine import Origin
@@ -537,6 +539,58 @@ def test_logs_that_do_not_belong_together_are_not_replayed() -> None:
     with pytest.raises(Corruption, match="different histories"):
         open_store(one)
     assert verify_directory(one, DIRECTORY).problems
+
+
+def test_live_logs_of_two_courses_are_not_replayed_one_behind_the_other() -> None:
+    """A checkpoint found no room, so both logs are needed; sizes and numbers fit."""
+    inner = MemoryEnv()
+    store = open_store(inner)
+    put(store, b"both")
+    store.close()
+    courses = []
+    for value in (b"one", b"two"):
+        disk = inner.crash_clone(1.0, 0)
+        env = FaultyEnv(disk, Fault("write", "*checkpoint.*", error=errno.ENOSPC))
+        store = open_store(env)
+        put(store, b"course", value=value)
+        with pytest.raises(StoreFull):
+            store.checkpoint()
+        put(store, b"more")
+        store.close()
+        assert logs_of(disk) == [0, 1]
+        courses.append(disk)
+    one, two = courses
+    open_store(one.crash_clone(1.0, 0)).close()
+    one.put_file(f"{DIRECTORY}/logfile.1", two.contents(f"{DIRECTORY}/logfile.1"))
+
+    with pytest.raises(Corruption, match="another history") as caught:
+        open_store(one)
+    assert caught.value.path == f"{DIRECTORY}/logfile.1"
+    assert any("another history" in p for p in verify_directory(one, DIRECTORY).problems)
+
+
+def test_a_tail_does_not_go_on_in_a_log_that_does_not_follow() -> None:
+    """Its file was exchanged under the open store for one of another course."""
+    env = MemoryEnv()
+    store = open_store(env)
+    put(store, b"both")
+    store.close()
+    other = env.crash_clone(1.0, 0)
+    for disk, value in ((env, b"one"), (other, b"two")):
+        store = open_store(disk, replica_log_bytes=KEEP)
+        put(store, b"course", value=value)
+        store.checkpoint()
+        put(store, b"more")
+        store.close()
+    store = open_store(env, replica_log_bytes=KEEP)
+    path = f"{DIRECTORY}/logfile.0"
+    env.put_file(path, other.contents(path))
+    tail = store.history.tail(0)
+    assert [frame.last_sequence for frame in tail.read(KEEP)][-1] == 2
+    with pytest.raises(Corruption, match="elsewhere") as caught:
+        tail.read(KEEP)
+    assert caught.value.path == path
+    assert store.history.oldest == 2, "and nobody begins there any more"
 
 
 # -- formats ---------------------------------------------------------------------------------------

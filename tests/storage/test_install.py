@@ -173,6 +173,41 @@ def test_who_reads_meanwhile_sees_the_old_state_whole(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", VARIANTS)
+def test_a_transaction_over_an_installation_conflicts_whatever_the_sequence_numbers_say(
+    engine: str,
+) -> None:
+    source = source_store()
+    store, _ = follower_of(source, engine)
+    put(source, b"key-0005", value=b"another")
+    db = DB(store)
+    for read in (lambda t: t.get(b"key-0005"), lambda t: list(t.scan(start=b"key-0005", limit=1))):
+        with pytest.raises(Conflict), db.transaction() as t:
+            read(t)
+            t.put(b"mine", b"x")
+            install(source, store)
+        assert db.get(b"mine") is None
+        put(store, *(b"on %d" % n for n in range(60)))
+    db.close()
+
+
+def test_a_snapshot_of_the_old_state_does_not_keep_versions_of_the_new_one() -> None:
+    source = source_store()
+    store, _ = follower_of(source, "memory")
+    old = store.snapshot()
+    install(source, store)
+    put(store, b"key-0001", b"key-0001")
+    space = store.engine.spaces[0]
+    assert not space.history  # type: ignore[attr-defined]
+    new = store.snapshot()
+    put(store, b"key-0001")
+    assert len(space.history) == 1  # type: ignore[attr-defined]
+    store.release(old)
+    assert len(space.history) == 1, "still seen"  # type: ignore[attr-defined]
+    store.release(new)
+    assert not space.history  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("engine", VARIANTS)
 def test_abort_and_a_closed_store_leave_nothing_behind(engine: str) -> None:
     source = source_store()
     store, env = follower_of(source, engine)
@@ -388,3 +423,48 @@ def test_a_copy_of_nothing_is_a_copy() -> None:
             db.put(b"a", b"1")
         with marram.open(DIRECTORY, env=env, **options_of(engine)) as db:
             assert dict(db) == {b"a": b"1"}
+
+
+@pytest.mark.parametrize("engine", VARIANTS)
+def test_readers_beside_installations_see_the_one_state_or_the_other(engine: str) -> None:
+    sources = [source_store(count=120), source_store(count=180)]
+    states = [state_of(source) for source in sources]
+    env = MemoryEnv(seed=6, threads=True)
+    store = open_store(env, engine, compaction_rate=0)
+    install(sources[0], store)
+    db = DB(store)
+    failures: list[BaseException] = []
+    is_over = threading.Event()
+
+    def read() -> None:
+        try:
+            while not is_over.is_set():
+                assert state_of(store) in states
+                value = db.get(b"key-0003")
+                assert value == states[0][0, b"key-0003"][0] == states[1][0, b"key-0003"][0]
+                assert db.get(b"key-0171") in (None, states[1][0, b"key-0171"][0])
+                with db.snapshot() as snapshot:
+                    assert len(list(snapshot.scan())) in (60, 90)
+        except BaseException as error:
+            failures.append(error)
+
+    def keep_busy() -> None:
+        try:
+            while not is_over.is_set():
+                store.checkpoint()
+                store.engine.compact(None, None)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for work in (read, read, keep_busy)]
+    for thread in threads:
+        thread.start()
+    for number in range(12):
+        install(sources[(number + 1) % 2], store)
+    is_over.set()
+    for thread in threads:
+        thread.join(60)
+    assert not failures, failures
+    assert state_of(store) == states[0]
+    assert db.verify().ok
+    db.close()

@@ -20,11 +20,13 @@ from marram.commands.spec import (
     Command,
     CommandError,
     Outcome,
+    Put,
     Reply,
     flags,
     integer,
 )
 from marram.commands.values import string_entry
+from marram.storage.entry import deadline_of, string_of
 from marram.storage.view import View
 
 _MIN: Final = -(2**63)
@@ -57,16 +59,18 @@ def decrby(view: View, args: Args) -> Reply:
 
 
 def _add(view: View, key: bytes, increment: int) -> Reply:
-    held = string_entry(view, key)
-    if held is None:
-        count = increment
-        at_ms = 0
-    else:
-        count = integer(held[0]) + increment
-        at_ms = held[1]
+    held = view.stored(key)
+    count = increment
+    at_ms = 0
+    if held is not None:
+        count += integer(string_of(held))
+        at_ms = deadline_of(held)
         if not _MIN <= count <= _MAX:
             raise CommandError("ERR increment or decrement would overflow")
-    return Outcome(count, [put(view.keyspace, key, b"%d" % count, at_ms)])
+    text = b"%d" % count
+    if at_ms:
+        return Outcome(count, [put(view.keyspace, key, text, at_ms)])
+    return Put(count, view.keyspace, key, text)
 
 
 def incrbyfloat(view: View, args: Args) -> Reply:

@@ -63,10 +63,10 @@ def delete_keys(view: View, args: Args) -> Reply:
     """DEL and UNLINK key ...: gives how many there were."""
     keyspace = view.keyspace
     if len(args) == 2:
-        if view.entry(args[1]) is None:
+        if not view.exists(args[1]):
             return 0
         return Outcome(1, [delete(keyspace, args[1])])
-    found = [key for key in dict.fromkeys(args[1:]) if view.entry(key) is not None]
+    found = [key for key in dict.fromkeys(args[1:]) if view.exists(key)]
     return Outcome(len(found), [delete(keyspace, key) for key in found]) if found else 0
 
 

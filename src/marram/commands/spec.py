@@ -7,6 +7,7 @@ Two kinds of handler:
 
   data      run(view, args) -> reply                     reads only
             run(view, args) -> Outcome(reply, changes)   writes: the node logs and applies changes
+            run(view, args) -> Put(reply, ...)           writes one string
             Pure: no clock, no randomness (view.now_ms, and args are all there is), no I/O. Runs
             one at a time; sees every earlier write. It never sees its own changes applied.
   control   run(context, args) -> reply                  sessions, configuration, administration;
@@ -23,9 +24,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
-from marram.coding.batch import Change
+from marram.coding.batch import Change, put
 from marram.errors import Error
 
 Args = Sequence[bytes]
@@ -38,11 +39,31 @@ class CommandError(Error):
     """A command is refused; the text is the error reply, its first word the code."""
 
 
-class Outcome(NamedTuple):
+class Outcome:
     """What a writing handler gives: the reply, and the changes to log and apply, in order."""
 
-    reply: Reply
-    changes: list[Change]
+    __slots__ = ("changes", "reply")
+
+    def __init__(self, reply: Reply, changes: list[Change]) -> None:
+        self.reply = reply
+        self.changes = changes
+
+
+class Put:
+    """The Outcome of a command that stores one string without a deadline: most of them do."""
+
+    __slots__ = ("key", "keyspace", "reply", "value")
+
+    def __init__(self, reply: Reply, keyspace: int, key: bytes, value: bytes) -> None:
+        self.reply = reply
+        self.keyspace = keyspace
+        self.key = key
+        self.value = value
+
+    @property
+    def changes(self) -> list[Change]:
+        """As an Outcome's."""
+        return [put(self.keyspace, self.key, self.value)]
 
 
 class Support(Enum):

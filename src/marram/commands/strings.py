@@ -37,6 +37,7 @@ from marram.commands.spec import (
     Command,
     CommandError,
     Outcome,
+    Put,
     Reply,
     Support,
     flags,
@@ -97,7 +98,7 @@ def getrange(view: View, args: Args) -> Reply:
 def set_(view: View, args: Args) -> Reply:
     """SET key value, and its options."""
     if len(args) == 3:
-        return Outcome(OK, [(PUT, view.keyspace, args[1], args[2], 0, TYPE_STRING)])
+        return Put(OK, view.keyspace, args[1], args[2])
     return _set_with_options(view, args)
 
 
@@ -173,9 +174,9 @@ def _allows(options: _SetOptions, previous: bytes | None) -> bool:
 
 def setnx(view: View, args: Args) -> Reply:
     """SETNX key value."""
-    if view.entry(args[1]) is not None:
+    if view.exists(args[1]):
         return 0
-    return Outcome(1, [put(view.keyspace, args[1], args[2])])
+    return Put(1, view.keyspace, args[1], args[2])
 
 
 def setex(view: View, args: Args) -> Reply:
@@ -218,7 +219,7 @@ def _puts(view: View, args: Args, name: str) -> list[Change]:
 def getset(view: View, args: Args) -> Reply:
     """GETSET key value: the new value has no deadline."""
     previous = view.string(args[1])
-    return Outcome(previous, [put(view.keyspace, args[1], args[2])])
+    return Put(previous, view.keyspace, args[1], args[2])
 
 
 def getdel(view: View, args: Args) -> Reply:
@@ -279,7 +280,7 @@ def setrange(view: View, args: Args) -> Reply:
 def delex(view: View, args: Args) -> Reply:
     """DELEX key [IFEQ value | IFNE value]: remove it if it exists and the condition holds."""
     if len(args) == 2:
-        exists = view.entry(args[1]) is not None
+        exists = view.exists(args[1])
     elif len(args) == 4 and args[2].upper() in (b"IFEQ", b"IFNE"):
         value = view.string(args[1])
         exists = value is not None and (value == args[3]) == (args[2].upper() == b"IFEQ")

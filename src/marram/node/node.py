@@ -7,7 +7,7 @@ A shell opens a session per client and, once per turn of its loop, calls begin_t
 execute() for each command:
 
     reply = node.execute(session, args)
-    if reply.__class__ is Deferred: wait for it, and run nothing else of this session until then
+    if type(reply) is Deferred: wait for it, and run nothing else of this session until then
     else: send it, in order, once store.committed >= node.waits_for
 
 N1  the checks come in Redis's order: the name exists, the arity fits, logged in, allowed in MULTI,
@@ -28,13 +28,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
-from marram.coding.batch import KEYSPACES, PATCH, PUT, TYPE_STRING, Change, delete
+from marram.coding.batch import KEYSPACES, PATCH, PUT, Change, delete
 from marram.commands.context import REPLY_OFF, REPLY_ON, REPLY_SKIP, REPLY_SKIP_NEXT
 from marram.commands.diagnostics import DEBUG_OFF
-from marram.commands.spec import WRONG_TYPE, CommandError, Outcome
+from marram.commands.spec import WRONG_TYPE, CommandError, Outcome, Put
 from marram.commands.table import TABLE
 from marram.commands.values import MAX_STRING_BYTES
 from marram.env.api import Env
@@ -80,13 +79,19 @@ _TIMED_BELOW_US: Final = 1000
 _RATE_SAMPLES: Final = 16
 
 
-@dataclass(slots=True)
 class Traffic:
     """What shells count for INFO."""
 
-    received_bytes: int = 0
-    sent_bytes: int = 0
-    rejected_connections: int = 0
+    __slots__ = ("received_bytes", "rejected_connections", "sent_bytes")
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.rejected_connections = 0
 
 
 class Node:
@@ -139,6 +144,7 @@ class Node:
         self._watched = self.transactions.watches.by_key
         self._max_key_bytes = store.options.max_key_bytes
         self._check_values = store.options.max_value_bytes < MAX_STRING_BYTES
+        self._now_ms = store.now_ms
         self._append = store.append
         self._append_put = store.append_put
         self._time_all = False
@@ -183,7 +189,7 @@ class Node:
 
     def begin_turn(self) -> None:
         """Take the time; every command up to the next call runs at it."""
-        self.now_ms = self.store.now_ms()
+        self.now_ms = self._now_ms()
 
     def execute(self, session: Session, args: list[bytes]) -> Reply | Deferred:
         """Run one command; args[0] is its name. Sets `waits_for`. Never raises (N2, N4)."""
@@ -195,33 +201,41 @@ class Node:
         count = len(args)
         if count < row.least or count > row.most:
             return self._reject(session, row, wrong_arity(row.name))
-        if not 0 < len(args[1]) <= self._max_key_bytes:
-            return self._reject(session, row, self._key_refusal(args[1]))
+        key = args[1]
+        if not 0 < len(key) <= self._max_key_bytes:
+            return self._reject(session, row, self._key_refusal(key))
         row.calls += 1
         session.last_row = row
-        session.last_ms = now_ms = self.now_ms
+        session.last_ms = self.now_ms
         view = session.view
-        view.now_ms = now_ms
+        view.now_ms = self.now_ms
         view.reads_at = 0
         try:
-            reply = row.run(view, args)
-            if reply.__class__ is Outcome:
-                reply, changes = reply
+            reply: Any = row.run(view, args)
+            kind = type(reply)
+            if reply is None:
+                row.misses += 1
+            elif kind is Put:
+                put = reply
+                if view.expired or self._watched or self._check_values:
+                    self.waits_for = 0
+                    self._write(view, put.changes)
+                else:
+                    self.waits_for = self._append_put(put.keyspace, put.key, put.value)
+                session.depends_on = self.waits_for
+                return put.reply  # type: ignore[no-any-return]
+            elif kind is Outcome:
+                outcome = reply
+                reply = outcome.reply
+                changes = outcome.changes
                 if changes:
                     if view.expired or self._watched or self._check_values or len(changes) > 1:
                         self.waits_for = 0
                         self._write(view, changes)
-                        session.depends_on = self.waits_for
-                        return reply  # type: ignore[no-any-return]
-                    kind, keyspace, key, value, deadline_ms, type_ = changes[0]
-                    if kind == PUT and deadline_ms == 0 and type_ == TYPE_STRING:
-                        position = self._append_put(keyspace, key, value)  # type: ignore[arg-type]
                     else:
-                        position = self._append(changes)
-                    self.waits_for = session.depends_on = position
+                        self.waits_for = self._append(changes)
+                    session.depends_on = self.waits_for
                     return reply  # type: ignore[no-any-return]
-            elif reply is None:
-                row.misses += 1
             self.waits_for = position = view.reads_at
             if view.expired:
                 self._bury(view)
@@ -351,7 +365,7 @@ class Node:
         started_ns = self.env.monotonic_ns() if row.timed or self._time_all else 0
         reply = self._call(session, row, args)
         session.last_row = row  # EXEC's queue came in between
-        if reply.__class__ is Deferred:
+        if type(reply) is Deferred:
             self._block(session, row, args, reply, started_ns)
         elif started_ns:
             self._measure(session, row, args, started_ns)
@@ -369,8 +383,9 @@ class Node:
                 reply = row.run(self._context, args)
             else:
                 reply = row.run(view, args)
-                if reply.__class__ is Outcome:
-                    reply, changes = reply
+                if isinstance(reply, Outcome | Put):
+                    changes = reply.changes
+                    reply = reply.reply
                     if changes:
                         self._write(view, changes)
                 if row.lookup:
@@ -500,7 +515,7 @@ class Node:
             session.update()
         else:
             assert session.reply_mode == REPLY_OFF
-        if reply.__class__ is not Deferred:
+        if type(reply) is not Deferred:
             return NO_REPLY
         silent = Deferred()
         reply.on_done(lambda _: self.settle(silent, NO_REPLY))
@@ -516,7 +531,7 @@ class Node:
 
         def over(reply: Any) -> None:
             session.blocked = None
-            if reply.__class__ is ErrorReply:
+            if type(reply) is ErrorReply:
                 row.failed += 1
                 self.errors[reply.code] = self.errors.get(reply.code, 0) + 1
             if started_ns and row.measured_to_end:
@@ -557,7 +572,7 @@ class Node:
         self.rows.reset()
         self.errors.clear()
         self._rates.clear()
-        self.traffic = Traffic()
+        self.traffic.reset()  # shells hold on to it
         self.clients.opened = 0
         self.peak_bytes = 0
         self.expired_before = self.store.expired_keys

@@ -404,7 +404,7 @@ class Feed:
         low = max(oldest.sequence, login.oldest)
         high = min(self._newest.sequence, theirs.sequence)
         if low > high:
-            return self._parted(login, None, now_ns)
+            return self._parted(login, None, now_ns, is_compared=False)
         self._search = Search(low, high)
         return [FindMarks(self._search.probes)]
 
@@ -420,13 +420,18 @@ class Feed:
         self.phase = Phase.JUDGING
         return [FindMarks(search.probes)]
 
-    def _parted(self, login: Login, common: int | None, now_ns: int) -> list[Effect]:
-        """The histories part after `common`; None: before both logs begin."""
+    def _parted(
+        self, login: Login, common: int | None, now_ns: int, *, is_compared: bool = True
+    ) -> list[Effect]:
+        """The histories part after `common`; None: before both logs begin.
+
+        is_compared: there were places that both could look up.
+        """
         ours, theirs = self._newest, login.newest
         # A replica that feeds others may not have come as far as they yet. But in one history
         # epochs do not go back: a later epoch at an earlier place is another history.
         is_further = theirs.sequence > ours.sequence and theirs.epoch >= ours.epoch
-        is_common = common is None or common >= ours.sequence
+        is_common = not is_compared if common is None else common >= ours.sequence
         if is_further and is_common and not self._host.is_primary:
             text = f"the replica is at {theirs.sequence}, this at {ours.sequence}"
             return self._refuse(Code.BEHIND, text)
@@ -532,13 +537,10 @@ class Feed:
         if not self.window.consume(ack.consumed):
             return self._refuse(Code.MALFORMED, "more was consumed than sent")
         effects: list[Effect] = []
-        # Of a snapshot at position 0 the position does not tell; but its end is consumed when it
-        # was switched to, and not before.
-        is_whole = not self._pending and ack.consumed == self.window.sent
+        # The end of the snapshot is consumed when the replica has switched to it.
+        is_switched = ack.consumed == self.window.sent and not self._pending
         is_first = (
-            self.phase is Phase.SWITCHING
-            and ack.received == self.sent.sequence
-            and (self.sent.sequence > 0 or is_whole)
+            self.phase is Phase.SWITCHING and is_switched and ack.received == self.sent.sequence
         )
         if is_first:
             self.phase = Phase.OPENING

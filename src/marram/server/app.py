@@ -199,7 +199,7 @@ class Server:
         self.clients = Clients(self.node, self._committer, config, loop)
         self._begin_replication(loop)
         max_frame = config.max_key_bytes + config.max_value_bytes + _FRAME_FIELDS_BYTES
-        factories: dict[str, Callable[[], asyncio.Protocol]] = {
+        factories: dict[str, Callable[[], Any]] = {
             "resp": lambda: RespConnection(self.clients, _resp_limits(settings)),
             "frame": lambda: FrameConnection(self.clients, max_frame, self.figures),
         }
@@ -326,11 +326,8 @@ def ready_line(server: Server) -> str:
     """The one line that says that every listener accepts (S1)."""
     listeners = "".join(f" {name}={at}" for name, at in server.addresses.items())
     uplink = server.node.replication.uplink
-    role = "primary" if uplink is None else f"replica upstream={uplink.upstream}"
-    return (
-        f"marram ready dir={server.directory} engine={server.store.engine.name}{listeners} "
-        f"role={role}"
-    )
+    role = "" if uplink is None else f" replica-of={uplink.upstream}"
+    return f"marram ready dir={server.directory} engine={server.store.engine.name}{listeners}{role}"
 
 
 def _install_signals(server: Server) -> None:

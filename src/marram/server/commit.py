@@ -19,7 +19,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final, Protocol
+from typing import Final
 
 from marram.env.api import Env, Task
 from marram.errors import OutcomeUnknown, StoreFailed
@@ -36,22 +36,22 @@ _ALONE_AFTER: Final = 8
 """Groups in a row that one client caused before it counts as alone."""
 
 
-class Waiter(Protocol):
-    """Whoever holds something back until a position is committed."""
+class Waiter:
+    """Whoever holds something back until a position is committed, `waits_at`."""
 
-    waits_at: int
+    __slots__ = ("waits_at",)
+
+    def __init__(self, waits_at: int = 0) -> None:
+        self.waits_at = waits_at
 
     def release(self, committed: int) -> None:
         """Everything up to `committed` may go; what still waits registers anew with hold()."""
-        ...
 
     def fail(self) -> None:
         """Nothing that waits will ever be committed."""
-        ...
 
     def give_up(self, first: int, last: int) -> None:
         """What waits for a position of [first, last] is in doubt; the rest registers anew."""
-        ...
 
 
 class Committer:
@@ -221,14 +221,14 @@ class Committer:
             waiter.fail()
 
 
-class _Future:
+class _Future(Waiter):
     """A waiter that is a future; for requests that are coroutines anyway."""
 
-    __slots__ = ("committer", "future", "waits_at")
+    __slots__ = ("committer", "future")
 
     def __init__(self, committer: Committer, position: int, future: asyncio.Future[None]) -> None:
+        super().__init__(position)
         self.committer = committer
-        self.waits_at = position
         self.future = future
 
     def release(self, committed: int) -> None:

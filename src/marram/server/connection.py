@@ -16,15 +16,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 
 from marram.node.node import Node
 from marram.node.session import Buffers, Session
 from marram.node.settings import OutputLimit
-from marram.server.commit import STILL_REPLICATING, Committer
+from marram.server.commit import STILL_REPLICATING, Committer, Waiter
 from marram.server.config import ServerConfig
 from marram.server.logs import event
 
@@ -46,6 +44,10 @@ LOG_FAILED: Final = (
 )
 CLOSE_GRACE_S: Final = 10  # for taking the last replies
 _TICKS_A_SECOND: Final = 10
+_ABSTRACT: Final = "every protocol has its own"
+# What is sent without being joined first: so much in so few pieces that copying costs more.
+_GATHER_BYTES: Final = 64 << 10
+_GATHER_PIECES: Final = 8
 
 
 class Clients:
@@ -83,8 +85,11 @@ class Clients:
             connection.tick()  # a second after the last time
 
 
-class Connection(asyncio.Protocol, ABC):
-    """What RESP and the framed protocol have in common. Subclasses parse, run and encode."""
+class Connection(Waiter):
+    """What RESP and the framed protocol have in common. Subclasses parse, run and encode.
+
+    An asyncio.Protocol by its methods; a compiled class cannot inherit from that one.
+    """
 
     __slots__ = (
         "_age_s",
@@ -99,7 +104,6 @@ class Connection(asyncio.Protocol, ABC):
         "_out",
         "_out_bytes",
         "_out_position",
-        "_out_pushes",
         "_queue",
         "_reading",
         "_slow_s",
@@ -108,12 +112,12 @@ class Connection(asyncio.Protocol, ABC):
         "_traffic",
         "_transport",
         "session",
-        "waits_at",
     )
 
     session: Session
 
     def __init__(self, clients: Clients) -> None:
+        super().__init__()
         self._clients = clients
         self._node = clients.node
         self._committer = clients.committer
@@ -124,41 +128,35 @@ class Connection(asyncio.Protocol, ABC):
         self._reading = True
         self._eof = False
         self._todo: list[Any] = []  # requests parsed and not run, while stalled
-        # Replies encoded and not yet sent or held: they share one write.
+        # Replies encoded, in pieces, and not yet sent or held: they share one write.
         self._out: list[bytes] = []
-        self._out_pushes = 0  # how many of them answer no request, ...
-        self._out_bytes = 0  # ... their bytes, ...
+        self._out_bytes = 0  # of those that answer no request, ...
         self._out_position = 0  # ... and the position they wait for
         self._flushing = False  # a _flush_pushes() is scheduled
-        # (position, bytes, replies in them), in order; waits_at is the first position.
-        self._held: deque[tuple[int, bytes, int]] = deque()
+        # (position, bytes, replies in them), in order; `waits_at` is the first position.
+        self._held: list[tuple[int, bytes, int]] = []
         self._held_bytes = 0
-        self.waits_at = 0
         self._age_s = 0
         self._idle_s = 0
         self._slow_s = 0
 
     # -- what subclasses do ------------------------------------------------------------------------
 
-    @abstractmethod
     def _run(self, requests: list[Any]) -> None:
         """Run requests in order, until the end or until stalled; the rest goes to _todo."""
-        ...
+        raise AssertionError(_ABSTRACT)
 
-    @abstractmethod
     def _in_doubt(self, replies: int, why: str = LOG_FAILED) -> bytes:
         """The bytes of that many errors saying that a write's outcome is unknown."""
-        ...
+        raise AssertionError(_ABSTRACT)
 
-    @abstractmethod
     def _too_many(self) -> bytes:
         """The bytes of the refusal by maxclients."""
-        ...
+        raise AssertionError(_ABSTRACT)
 
-    @abstractmethod
     def _push(self, reply: Any, position: int) -> None:
         """Encode a reply nobody asked for now, and _queue_push() it."""
-        ...
+        raise AssertionError(_ABSTRACT)
 
     def _limits(self) -> OutputLimit:
         """When unread output cuts the client off."""
@@ -219,11 +217,13 @@ class Connection(asyncio.Protocol, ABC):
         """Send what was held up to `committed` (the committer calls this)."""
         held = self._held
         parts = []
-        while held and held[0][0] <= committed:
-            data = held.popleft()[1]
+        for position, data, _ in held:
+            if position > committed:
+                break
             self._held_bytes -= len(data)
             parts.append(data)
         if parts:
+            del held[: len(parts)]
             self._write(parts[0] if len(parts) == 1 else b"".join(parts))
         if held:
             self.waits_at = held[0][0]
@@ -312,31 +312,35 @@ class Connection(asyncio.Protocol, ABC):
 
     # -- private -----------------------------------------------------------------------------------
 
-    def _flush(self, waits: int = 0) -> None:
-        """Send what was produced, or hold it until `waits` and its pushes may be told (N1)."""
+    def _flush(self, waits: int = 0, size: int = 0, replies: int = 0) -> None:
+        """Send what was produced, or hold it until `waits` and its pushes may be told (N1).
+
+        size, replies: of the requests' replies in it, bytes and how many; pushes do not count.
+        """
         out = self._out
         if not out:
             return
-        data = out[0] if len(out) == 1 else b"".join(out)
-        if self._out_pushes:
+        if self._out_bytes:
             waits = max(waits, self._out_position)
-        if waits <= self._queue.committed and not self._held:
+        if waits > self._queue.committed or self._held:
+            self._hold(waits, b"".join(out), replies)
+        elif size >= _GATHER_BYTES and len(out) <= _GATHER_PIECES:
+            self._traffic.sent_bytes += size + self._out_bytes
+            self._transport.writelines(out)  # a large value is not copied
+        else:
+            data = out[0] if len(out) == 1 else b"".join(out)
             self._traffic.sent_bytes += len(data)
             self._transport.write(data)
-        else:
-            self._hold(waits, data)
         out.clear()
-        if self._out_pushes:
-            self._out_bytes = self._out_position = self._out_pushes = 0
+        if self._out_bytes:
+            self._out_bytes = self._out_position = 0
 
     def _write(self, data: bytes) -> None:
         self._traffic.sent_bytes += len(data)
         self._transport.write(data)
 
-    def _hold(self, position: int, data: bytes) -> None:
+    def _hold(self, position: int, data: bytes, replies: int) -> None:
         held = self._held
-        # A request whose reply is suppressed has produced empty bytes here.
-        replies = sum(map(bool, self._out)) - self._out_pushes
         held.append((position, data, replies))
         self._held_bytes += len(data)
         if len(held) == 1:
@@ -351,7 +355,6 @@ class Connection(asyncio.Protocol, ABC):
             return
         self._out.append(data)
         self._out_bytes += len(data)
-        self._out_pushes += 1
         self._out_position = max(self._out_position, position)
         if not self._flushing:
             self._flushing = True
@@ -422,10 +425,9 @@ class Connection(asyncio.Protocol, ABC):
         self._clients.cut_off += 1
         self.abort("its unread output passed the limit")
 
-    @abstractmethod
     def _unparsed_bytes(self) -> int:
         """Bytes of an incomplete request."""
-        ...
+        raise AssertionError(_ABSTRACT)
 
     def _buffers(self) -> Buffers:
         return Buffers(self._unparsed_bytes(), self.unsent_bytes())

@@ -85,7 +85,7 @@ class FrameConnection(Connection):
 
     def _run(self, requests: list[FrameRequest]) -> None:
         self._node.begin_turn()
-        size = waits = 0
+        size = waits = replies = 0
         for index, request in enumerate(requests):
             if index == TURN_REQUESTS:
                 self._end_turn(requests[index:])
@@ -95,18 +95,21 @@ class FrameConnection(Connection):
                 data, position = answer
                 if position > waits:
                     if not waits:
-                        self._flush()  # these wait for nothing: a failure must not touch them
+                        # These wait for nothing, so a failure must not touch them.
+                        self._flush(0, size, replies)
+                        size = replies = 0
                     waits = position
                 self._out.append(data)
                 size += len(data)
+                replies += 1
                 if size > OUT_HIGH_BYTES:
-                    self._flush(waits)  # may stall: the transport says when it has enough
-                    size = waits = 0
+                    self._flush(waits, size, replies)  # may stall: the transport has enough
+                    size = waits = replies = 0
             if self._stalled:
                 if not self._stalled & CLOSING:
                     self._todo += requests[index + 1 :]
                 break
-        self._flush(waits)
+        self._flush(waits, size, replies)
         self._committer.wake()
 
     def _may_replicate(self, requests: list[FrameRequest]) -> bool:
@@ -161,8 +164,9 @@ class FrameConnection(Connection):
         def done(reply: Any) -> None:
             if not self._transport.is_closing():
                 self._set_frame_limit()
-                self._out.append(self._encode(op, reply))
-                self._flush(deferred.waits_for)
+                data = self._encode(op, reply)
+                self._out.append(data)
+                self._flush(deferred.waits_for, len(data), 1)
                 self._committer.wake()
                 self._deferred_over()
 
@@ -172,8 +176,9 @@ class FrameConnection(Connection):
         self._run(todo)
         if self._parser.error is not None and not self._stalled:
             self._clients.protocol_errors += 1
-            self._out.append(encode_error(f"ERR Protocol error: {self._parser.error}"))
-            self._flush()
+            data = encode_error(f"ERR Protocol error: {self._parser.error}")
+            self._out.append(data)
+            self._flush(0, len(data), 1)
             self.close_when_sent()
         self._close_if_done()
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from marram.node.deferred import Deferred
 from marram.node.settings import OutputLimit
-from marram.protocol.replies import ErrorReply
-from marram.protocol.resp import RequestParser, RespLimits, encode
+from marram.protocol.replies import NO_REPLY, ErrorReply
+from marram.protocol.resp import RequestParser, RespLimits, encode, encode_into
 from marram.server.connection import (
     CLOSING,
     DEFERRED,
@@ -60,7 +60,7 @@ class RespConnection(Connection):
             return
         self._committer.note(self)
         self._run(commands)
-        if parser.error is not None or self._authenticated is not self.session.authenticated:
+        if parser.error is not None or self._authenticated != self.session.authenticated:
             self._look_at_parser()
 
     def _run(self, requests: list[list[bytes]]) -> None:
@@ -74,16 +74,15 @@ class RespConnection(Connection):
                 self._todo += requests[TURN_REQUESTS:]
             return
         node = self._node
-        execute = node.execute
         session = self.session
         out = self._out
-        size = waits = 0
+        size = waits = replies = 0
         node.begin_turn()
         rest = iter(requests)
         for args in rest:
-            reply: Any = execute(session, args)
+            reply: Any = node.execute(session, args)
             position = node.waits_for
-            if reply.__class__ is Deferred:
+            if type(reply) is Deferred:
                 if not reply.done:
                     self._defer(reply)
                     break
@@ -91,17 +90,19 @@ class RespConnection(Connection):
                 reply = reply.reply
             if position > waits:
                 if not waits and out:
-                    self._flush()  # these wait for nothing, so a failure must not touch them
+                    # These wait for nothing, so a failure must not touch them.
+                    self._flush(0, size, replies)
+                    size = replies = 0
                 waits = position
-            data = encode(reply, session.protocol)
-            out.append(data)
-            size += len(data)
+            size += encode_into(out, reply, session.protocol)
+            if reply is not NO_REPLY:
+                replies += 1
             if size > OUT_HIGH_BYTES:
-                self._flush(waits)  # may stall: the transport says when it has enough
-                size = waits = 0
+                self._flush(waits, size, replies)  # may stall: the transport has enough
+                size = waits = replies = 0
             if self._stalled:
                 break
-        self._flush(waits)
+        self._flush(waits, size, replies)
         if self._stalled and not self._stalled & CLOSING:
             self._todo += rest
         queue = self._queue
@@ -111,7 +112,7 @@ class RespConnection(Connection):
     def _look_at_parser(self) -> None:
         """After a run: a login changes what the parser takes, or it gave up."""
         parser = self._parser
-        while self._authenticated is not self.session.authenticated and not self._stalled:
+        while self._authenticated != self.session.authenticated and not self._stalled:
             self._authenticated = parser.authenticated = self.session.authenticated
             self._run(parser.feed(b""))
         if parser.error is not None and not self._stalled:
@@ -142,8 +143,8 @@ class RespConnection(Connection):
 
     def _reply(self, reply: Any, position: int) -> None:
         """One reply outside of _run()."""
-        self._out.append(encode(reply, self.session.protocol))
-        self._flush(position)
+        size = encode_into(self._out, reply, self.session.protocol)
+        self._flush(position, size, int(reply is not NO_REPLY))
 
     def _push(self, reply: Any, position: int) -> None:
         self._queue_push(encode(reply, self.session.protocol), position)
@@ -167,4 +168,4 @@ class RespConnection(Connection):
         session = self.session
         if session.subscriptions or session.monitoring or self._stalled & (DEFERRED | WRITES):
             return 0
-        return super()._idle_limit_s()
+        return Connection._idle_limit_s(self)

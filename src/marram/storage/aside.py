@@ -56,9 +56,9 @@ def set_aside(store: Store, after: int) -> str | None:
             while tail.position < newest.sequence:
                 for frame in tail.read(_READ_BYTES):
                     log.reserve(len(frame.payload))
-                    log.write_batches(
-                        frame.payload, frame.count, frame.first_sequence, frame.epoch,
-                        frame.time_ms,
+                    log.write(
+                        [frame.payload], frame.first_sequence, frame.epoch, frame.time_ms,
+                        frame.count,
                     )  # fmt: skip
         log.sync()
         log.mark(newest.sequence, newest.epoch, now_ms)

@@ -81,18 +81,21 @@ class Group:
         commit = self._commit
         started = commit.monotonic_ns()
         log = commit.log
-        if self.runs is not None:
+        if self.runs is None:
+            log.write(self.batches, self.first, commit.epoch, commit.now_ms())
+        else:
             self._write_runs(log, self.runs)
-        if self.batches:
-            first = self.last - len(self.batches) + 1
-            log.write(self.batches, first, commit.epoch, commit.now_ms())
         if commit.sync_each:
             log.sync()
             commit.sync_times.record(commit.monotonic_ns() - started)
 
     def _write_runs(self, log: LogWriter, runs: list[Run]) -> None:
+        """Write a primary's frames, and what was appended behind them (C7)."""
         for run in runs:
-            log.write_batches(b"".join(run.payloads), run.count, run.first, run.epoch, run.time_ms)
+            log.write(run.payloads, run.first, run.epoch, run.time_ms, run.count)
+        if self.batches:
+            first = self.last - len(self.batches) + 1
+            log.write(self.batches, first, self._commit.epoch, self._commit.now_ms())
 
 
 class SyncTimes:

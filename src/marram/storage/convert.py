@@ -85,17 +85,13 @@ def _read(
         raise Corruption("the file is missing", layout.log_path(directory, generation))
     headers, _ = recovery.log_headers(env, directory, logs)
     store_id = headers[0].store_id
-    engine, origin = engines.load(env, directory, generation, store_id, Options())
-    try:
-        replay = recovery._Replay(env, directory, engine, origin)
-        for index, header in enumerate(headers):
-            promised = headers[index + 1].previous_end if index + 1 < len(headers) else 0
-            if note is not None and note.log_number == header.number:
-                promised = max(promised, note.end)
-            replay.replay(header, promised, is_last=index + 1 == len(headers))
-    except BaseException:
-        engine.close()
-        raise
+    with recovery.uncollected():
+        engine, origin = engines.load(env, directory, generation, store_id, Options())
+        try:
+            replay = recovery.replay_logs(env, directory, engine, origin, headers, note)
+        except BaseException:
+            engine.close()
+            raise
     now_ms = StoreClock(env, replay.time_ms).now_ms()
     epoch, chain = replay.history or (0, 0)
     return engine, Origin(store_id, epoch, replay.sequence, now_ms, chain), replay.epoch

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from marram.coding.batch import KEYSPACES, Change
 from marram.env.api import Env
 from marram.storage.entry import Stored, entry_of
+from marram.storage.log.reader import BatchSink
 from marram.storage.options import Options
 from marram.storage.sstable.block import Row
 
@@ -270,6 +271,13 @@ class Engine(Protocol):
 
     def apply(self, changes: Iterable[Change], sequence: int) -> Any:
         """Apply a batch; returns what revert() needs."""
+        ...
+
+    def replay(self) -> BatchSink:
+        """What takes a log's batches where a store is opened: apply(), without a way back.
+
+        Until its finish() nothing else is asked of the engine.
+        """
         ...
 
     def revert(self, undo: Any, sequence: int) -> None:

@@ -68,4 +68,5 @@ def write_first(
         write_store(env, directory, options, origin, slices)
     else:
         compression = options.compression
-        checkpoint.write_checkpoint(env, directory, 0, origin, slices, compression)
+        columns = checkpoint.by_column(slices)
+        checkpoint.write_checkpoint(env, directory, 0, origin, columns, compression)

@@ -214,29 +214,36 @@ class Generations:
         old = commit.take_log()
         header = header_at(origin, number, max(epoch, origin.epoch, commit.epoch))
         new: LogWriter | None = None
+        is_switched = False
         try:
             new = LogWriter.create(self._env, self._directory, header, 0)
             new.max_step = self._engine.log_step_bytes
             with work.switching() as take_over:
                 self._switch_version(number)
+                is_switched = True
                 with self._history.restarting(header) as old_logs, commit.lock:
                     take_over()
                     commit.restart(new, origin.sequence, header.epoch, is_committed=is_committed)
+            old_number, self.number = self.number, number
+            self._store_id = origin.store_id
+            self._earlier_log_bytes = 0
+            self._remove_replaced(old, old_number, old_logs)
         except BaseException as error:
-            if commit.failure is None:
-                self._abandon_log(number, new, error)
-            else:  # a reopening may find either generation
+            if is_switched or commit.failure is not None:
+                # The new generation may be the one that counts: nothing of it may go.
                 commit.give_log(error=error)
+                commit.check()
+            self._abandon_log(number, new, error)
             raise
-        old_number, self.number = self.number, number
-        self._store_id = origin.store_id
-        self._earlier_log_bytes = 0
+
+    def _remove_replaced(self, old: LogWriter, number: int, logs: list[int]) -> None:
+        """Remove a generation of another history, and all its logs. Raises OSError."""
         with self._sync_lock:
             old.close()
-        self._env.remove(layout.checkpoint_path(self._directory, old_number))
-        for old_log in old_logs:
-            self._env.remove(layout.log_path(self._directory, old_log))
-        self._history.let_go(old_logs)
+        self._env.remove(layout.checkpoint_path(self._directory, number))
+        for log_number in logs:
+            self._env.remove(layout.log_path(self._directory, log_number))
+        self._history.let_go(logs)
 
     def sync_log(self) -> None:
         """Make the log durable as it is now. Raises OSError, having latched."""

@@ -15,8 +15,10 @@ Threading: runs alone, under the directory's lock.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from marram.env.api import Env, File
@@ -131,13 +133,9 @@ def recover(env: Env, directory: str, note: CloseNote | None, options: Options) 
     if options.replica_log_bytes:
         older = [number for number in found["logfile"] if number < generation]
         kept = kept_headers(env, directory, headers[0], older)
-    engine, origin = engines.load(env, directory, generation, headers[0].store_id, options)
-    state = _Replay(env, directory, engine, origin)
-    for index, header in enumerate(headers):
-        promised = headers[index + 1].previous_end if index + 1 < len(headers) else 0
-        if note is not None and note.log_number == header.number:
-            promised = max(promised, note.end)
-        state.replay(header, promised, is_last=index + 1 == len(headers))
+    with uncollected():
+        engine, origin = engines.load(env, directory, generation, headers[0].store_id, options)
+        state = replay_logs(env, directory, engine, origin, headers, note)
     # Everything was read and found good: from here on the directory is changed (V3).
     log = _continue_log(env, directory, headers[-1], state)
     removed = engine.resume()
@@ -228,13 +226,51 @@ def kept_headers(env: Env, directory: str, first: LogHeader, numbers: list[int])
     return found[::-1]
 
 
-class _Replay:
-    """Applies logs to an engine, in order."""
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector from running, for as long as a store is loaded.
+
+    Loading makes no garbage, but may make many objects that the collector looks at, time and again.
+    Hot: 200,000 keys with deadlines out of a log, 0.35 M/s rather than 0.22.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def replay_logs(
+    env: Env,
+    directory: str,
+    engine: Engine,
+    origin: Origin,
+    headers: list[LogHeader],
+    note: CloseNote | None,
+) -> Replay:
+    """Bring an engine that starts from `origin` to the end of the logs; changes no file.
+
+    note: what the last clean close promised. Raises Corruption, OSError.
+    """
+    state = Replay(env, directory, engine, origin)
+    for index, header in enumerate(headers):
+        promised = headers[index + 1].previous_end if index + 1 < len(headers) else 0
+        if note is not None and note.log_number == header.number:
+            promised = max(promised, note.end)
+        state.replay(header, promised, is_last=index + 1 == len(headers))
+    state.finish()
+    return state
+
+
+class Replay:
+    """Applies logs to an engine, in order; replay_logs() makes one, and these are its results."""
 
     def __init__(self, env: Env, directory: str, engine: Engine, origin: Origin) -> None:
         self._env = env
         self._directory = directory
-        self._engine = engine
+        self._sink = engine.replay()
         self.sequence = origin.sequence
         self.epoch = origin.epoch
         self.time_ms = origin.time_ms
@@ -260,16 +296,13 @@ class _Replay:
         file: File = self._env.open(path)
         try:
             reader = LogReader(file, header, promised, chain_at=self._origin.sequence)
-            for batch in reader:
-                # The log may begin a little before the checkpoint's position: skip what it has.
-                if batch.sequence > self.sequence:
-                    self._engine.apply(batch.changes, batch.sequence)
-                    self.sequence = batch.sequence
-                    self.batches += 1
+            # The log may begin a little before the checkpoint's position: skip what it has.
+            self.batches += reader.replay(self._sink, self.sequence)
         finally:
             file.close()
         if self.history is None:
             check_origin(reader, self._origin, path)
+        self.sequence = max(self.sequence, reader.last_sequence)
         self.epoch = max(self.epoch, reader.epoch)
         self.time_ms = max(self.time_ms, reader.time_ms)
         self.history = (reader.batch_epoch, reader.chain)
@@ -280,6 +313,10 @@ class _Replay:
             self.earlier_log_bytes += reader.end
             if reader.last_sequence < self.sequence or reader.end < promised:
                 raise Corruption("the log ends too early", path, reader.end)
+
+    def finish(self) -> None:
+        """There are no more logs."""
+        self._sink.finish()
 
 
 def check_origin(reader: LogReader, origin: Origin, path: str) -> None:
@@ -298,7 +335,7 @@ def check_origin(reader: LogReader, origin: Origin, path: str) -> None:
         raise Corruption("the log and the state before it are of different histories", path, 0)
 
 
-def _continue_log(env: Env, directory: str, header: LogHeader, state: _Replay) -> LogWriter:
+def _continue_log(env: Env, directory: str, header: LogHeader, state: Replay) -> LogWriter:
     """Open the last log for appending, its torn tail cut (V2)."""
     path = layout.log_path(directory, header.number)
     file = env.open(path, write=True)

@@ -214,7 +214,8 @@ class Store:
 
     def wait(self, sequence: int, timeout_s: float | None = None) -> None:
         """Block until `sequence` is committed. Raises OutcomeUnknown, also past the timeout."""
-        self.commit.wait(sequence, timeout_s)
+        if self.commit.committed < sequence:
+            self.commit.wait(sequence, timeout_s)
 
     def wait_durable(self, sequence: int) -> None:
         """Block until `sequence` is durable here, whatever replicas have. Raises OutcomeUnknown."""

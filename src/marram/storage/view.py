@@ -98,7 +98,7 @@ class View:
         held = self._engine.spaces[self.keyspace].get(key)
         if self._settling.unsettled:
             self._note(key)
-        if held is None or held.__class__ is bytes:
+        if held is None or type(held) is bytes:
             return held
         if is_expired(held, self.now_ms):
             self.expired.append((self.keyspace, key))
@@ -107,21 +107,24 @@ class View:
             raise WrongType
         return held[0]  # type: ignore[return-value]
 
-    def entry(self, key: bytes) -> Entry | None:
-        """Value, deadline (ms since 1970, 0 for none) and type at `key`, or None."""
+    def stored(self, key: bytes) -> Stored | None:
+        """What the map holds at `key`: a string without a deadline as its bytes, or an Entry."""
         held = self._engine.spaces[self.keyspace].get(key)
         if self._settling.unsettled:
             self._note(key)
-        if held is None:
-            return None
-        if is_expired(held, self.now_ms):
+        if held is not None and is_expired(held, self.now_ms):
             self.expired.append((self.keyspace, key))
             return None
-        return entry_of(held)
+        return held
+
+    def entry(self, key: bytes) -> Entry | None:
+        """Value, deadline (ms since 1970, 0 for none) and type at `key`, or None."""
+        held = self.stored(key)
+        return None if held is None else entry_of(held)
 
     def exists(self, key: bytes) -> bool:
         """Whether the key exists now."""
-        return self.entry(key) is not None
+        return self.stored(key) is not None
 
     # -- ranges: they depend on every write so far -------------------------------------------------
 
@@ -200,10 +203,10 @@ class _Sibling(View):
     __slots__ = ("_origin",)
 
     def __init__(self, origin: View, keyspace: int) -> None:
-        super().__init__(origin._engine, origin._settling, keyspace)
+        self._origin = origin
+        super().__init__(self._origin._engine, self._origin._settling, keyspace)
         self.now_ms = origin.now_ms
         self.expired = origin.expired
-        self._origin = origin
 
     def _note(self, key: bytes) -> None:
         self._origin._note(key)

@@ -37,6 +37,9 @@ from marram.storage.log.format import (
 GROW_MIN = 64 * 1024
 GROW_MAX = 16 * 1024 * 1024
 
+# Beside batches: two frames' headers, of the group being written and the open one, and a mark.
+_SPARE = 2 * FRAME_HEADER_SIZE + HISTORY_SIZE
+
 
 class FrameWriter:
     """A file of frames, open for appending."""
@@ -125,7 +128,7 @@ class LogWriter(FrameWriter):
 
         Raises OSError (ENOSPC and the like) with nothing changed: the log goes on as it is.
         """
-        wanted = self.end + pending + 2 * FRAME_HEADER_SIZE + HISTORY_SIZE
+        wanted = self.end + pending + _SPARE
         if wanted <= self._allocated:
             return False
         grow = min(max(GROW_MIN, self._allocated), self.max_step)
@@ -134,16 +137,22 @@ class LogWriter(FrameWriter):
         self._allocated += size
         return True
 
-    def write(self, batches: list[bytes], first_sequence: int, epoch: int, time_ms: int) -> None:
-        """Write one frame holding a commit group. Raises OSError (W3)."""
-        payload = batches[0] if len(batches) == 1 else b"".join(batches)
-        self.write_batches(payload, len(batches), first_sequence, epoch, time_ms)
-
-    def write_batches(
-        self, payload: bytes, count: int, first_sequence: int, epoch: int, time_ms: int
+    def write(
+        self,
+        batches: list[bytes],
+        first_sequence: int,
+        epoch: int,
+        time_ms: int,
+        count: int = 0,
     ) -> None:
-        """write(), of `count` batches that are joined already. Raises OSError (W3)."""
-        self.write_frame(payload, KIND_BATCHES, count, first_sequence, epoch, time_ms)
+        """Write one frame holding a commit group. Raises OSError (W3).
+
+        count: of the batches, where they are in fewer pieces; 0 for as many as pieces.
+        """
+        payload = batches[0] if len(batches) == 1 else b"".join(batches)
+        self.write_frame(
+            payload, KIND_BATCHES, count or len(batches), first_sequence, epoch, time_ms
+        )
         self.chain = crc32(payload, self.chain)
         self.batch_epoch = epoch
 

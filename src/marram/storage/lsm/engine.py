@@ -41,6 +41,7 @@ from marram.storage.lsm.manifest import Counts, Listing, Loaded, Manifest, Recor
 from marram.storage.lsm.memtable import GONE, MAX_RANGES, Memtable, RangeSet, Tally
 from marram.storage.lsm.pin import LsmPin, bounds, count_rows
 from marram.storage.lsm.replacement import LsmReplacement
+from marram.storage.lsm.replay import LsmReplay
 from marram.storage.lsm.space import LsmSpace
 from marram.storage.lsm.stats import describe
 from marram.storage.lsm.tables import Tables, check_files, remove_orphans
@@ -50,12 +51,18 @@ from marram.storage.options import Options
 from marram.storage.sstable.ranges import RangeDeletion
 
 
-class Tree(NamedTuple):
-    """What there is to read (X1)."""
+class Tree:
+    """What there is to read (X1): active, frozen, version; as a tuple would have it."""
 
-    active: Memtable
-    frozen: tuple[Memtable, ...]
-    version: Version
+    __slots__ = ("active", "frozen", "version")
+
+    def __init__(self, active: Memtable, frozen: tuple[Memtable, ...], version: Version) -> None:
+        self.active = active
+        self.frozen = frozen
+        self.version = version
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.active, self.frozen, self.version))
 
     @property
     def memtables(self) -> tuple[Memtable, ...]:
@@ -93,6 +100,13 @@ Undo = list[KeyUndo | RangeUndo | SwapUndo]
 class LsmEngine:
     """A tree of tables, and what was not flushed to it yet."""
 
+    __slots__ = (
+        "_edits", "_listed_spaces", "_loaded", "_manifest", "_numbers", "_origin", "_prepared",
+        "base", "budget", "compactor", "count_asked", "counting", "course", "directory", "env",
+        "flushed_bytes", "generation", "next_table", "now_ms", "options", "spaces", "store_id",
+        "tables", "tree",
+    )  # fmt: skip
+
     name = "lsm"
 
     def __init__(
@@ -108,6 +122,7 @@ class LsmEngine:
         self.tables.add(loaded.version, (t for n in loaded.version.levels for t in n.tables))
         self.tree = Tree(Memtable(loaded.origin.sequence), (), loaded.version)
         self.spaces: list[LsmSpace] = [LsmSpace(self, number) for number in loaded.spaces]
+        self._numbers: tuple[int, ...] = loaded.spaces  # of the spaces; () where not known now
         self.base: list[Counts] = list(loaded.counts)  # what the tables hold (counts.py)
         self.count_asked = False  # since the last flush
         self.next_table = loaded.next_table
@@ -210,10 +225,15 @@ class LsmEngine:
                 other = self.spaces[number]
                 undo += (SwapUndo(keyspace, space), SwapUndo(number, other))
                 self.spaces[keyspace], self.spaces[number] = other, space
+                self._numbers = ()
             else:
                 self._delete_range(physical, key, value, sequence, undo)
         self._prepared = {}
         return undo
+
+    def replay(self) -> LsmReplay:
+        """What takes a log's batches in recovery."""
+        return LsmReplay(self)
 
     def revert(self, undo: Undo, sequence: int) -> None:
         """Undo a batch that was applied at `sequence` and never committed."""
@@ -221,6 +241,7 @@ class LsmEngine:
         for step in reversed(undo):
             if isinstance(step, SwapUndo):
                 self.spaces[step.keyspace] = step.space
+                self._numbers = ()
             elif isinstance(step, RangeUndo):
                 if (
                     step.space is not None
@@ -246,8 +267,17 @@ class LsmEngine:
         """Pin the present state, which is the state at `position`."""
         tree = self.tree
         tree.active.pins.add(position)
-        numbers = tuple(space.number for space in self.spaces)
-        return LsmPin(self.tables, *tree, numbers, position, self.course)
+        if not self._numbers:
+            self._numbers = tuple([space.number for space in self.spaces])
+        return LsmPin(
+            self.tables,
+            tree.active,
+            tree.frozen,
+            tree.version,
+            self._numbers,
+            position,
+            self.course,
+        )
 
     def release(self, pin: LsmPin) -> list[dict[bytes, Link]]:
         """Unpin; returns retired versions, which the caller may free at leisure."""
@@ -287,7 +317,7 @@ class LsmEngine:
         return self.behind(tree, 0, physical, key) if held is None else held
 
     def behind(
-        self, tree: Tree, number: int, physical: int, key: bytes, *, with_value: bool = True
+        self, tree: Tree, number: int, physical: int, key: bytes, with_value: bool = True
     ) -> Stored | None:
         """The newest of a key behind memtable `number` of a tree's: value, GONE or None.
 
@@ -297,7 +327,7 @@ class LsmEngine:
             held = memtable.get(physical, key)
             if held is not None:
                 return held
-        return self.tables.find(tree.version, physical, key, with_value=with_value)
+        return self.tables.find(tree.version, physical, key, with_value)
 
     def count(self, physical: int) -> tuple[int, int]:
         """(keys, keys with a deadline) exactly. Under the lock, or on the thread that writes."""
@@ -308,7 +338,7 @@ class LsmEngine:
                 tree.memtables,
                 self.base,
                 physical,
-                lambda number, key: self.behind(tree, number, physical, key, with_value=False),
+                lambda number, key: self.behind(tree, number, physical, key, False),
                 lambda number: count_rows(
                     self.tables, tree.memtables[number:], tree.version, physical
                 ),
@@ -363,8 +393,11 @@ class LsmEngine:
         """Make generation `number` from the rows of another store."""
         return LsmReplacement(self, home, number, origin)
 
-    def replace(self, number: int, new: Manifest, listing: Listing) -> None:
-        """Go on in a generation of another store's rows. With held(), under the store's lock."""
+    def replace(self, number: int, new: Manifest, listing: Listing) -> Manifest | None:
+        """Go on in a generation of another store's rows; returns the old manifest, to be closed.
+
+        With held(), under the store's lock. Raises nothing: `version` was switched.
+        """
         before, old = self.tree, self._manifest
         version = listing.version
         if listing.origin.store_id != self.store_id:  # it held nothing, so it had no tables
@@ -376,14 +409,14 @@ class LsmEngine:
             self.base[:] = listing.counts
             self.tree = Tree(Memtable(listing.origin.sequence), (), version)
             self.spaces[:] = [LsmSpace(self, physical) for physical in listing.spaces]
+            self._numbers = ()
             self.course += 1
             self._prepared = {}
         self._manifest, self.generation = new, number
         self._origin, self._listed_spaces = listing.origin, listing.spaces
         self.tables.retire(t.number for level in before.version.levels for t in level.tables)
         self.tables.retire(before.version.blobs)
-        if old is not None:
-            old.close()
+        return old
 
     @contextlib.contextmanager
     def editing(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ from marram.storage import layout
 from marram.storage.engine import Home, Origin
 from marram.storage.lsm.flush import remove_tables
 from marram.storage.lsm.loading import Loader
-from marram.storage.lsm.manifest import Listing, write_manifest
+from marram.storage.lsm.manifest import Listing, Manifest, write_manifest
 from marram.storage.lsm.version import Version
 from marram.storage.sstable.block import Row
 
@@ -42,7 +42,6 @@ class LsmReplacement:
         )
         self._version = Version()
         self._is_attempted = False
-        self._is_switched = False
 
     def add(self, rows: list[Row]) -> None:
         """Write the next rows. Raises InvalidArgument, OSError."""
@@ -71,16 +70,18 @@ class LsmReplacement:
                         home.env.remove(path)
                 raise
 
+            unused: Manifest | None = new
+
             def take_over() -> None:
-                self._is_switched = True
-                engine.replace(self._number, new, listing)
+                nonlocal unused
+                unused = engine.replace(self._number, new, listing)
 
             self._is_attempted = True
             try:
                 yield take_over
             finally:
-                if not self._is_switched:
-                    new.close()
+                if unused is not None:
+                    unused.close()
 
     def files(self) -> frozenset[str]:
         """Names of the files begun."""

@@ -26,11 +26,12 @@ from marram.coding.batch import (
     SWAP,
     Change,
 )
-from marram.storage.checkpoint import MemoryGeneration, MemoryReplacement
+from marram.storage.checkpoint import MemoryGeneration, MemoryReplacement, RowColumns
 from marram.storage.engine import Home, Lock, Origin, Progress, Range, Rows
-from marram.storage.entry import Stored, is_expired, stored
+from marram.storage.entry import Stored, entry_of, is_expired, stored
 from marram.storage.log.writer import GROW_MAX
 from marram.storage.memory.pins import Pins
+from marram.storage.memory.replay import MemoryReplay
 from marram.storage.memory.space import Link, Space
 
 
@@ -103,6 +104,10 @@ class MemoryEngine:
                 assert kind == DELETE_RANGE
                 self._delete_range(keyspace, key, value, sequence, undo)
         return undo
+
+    def replay(self) -> MemoryReplay:
+        """What takes a log's batches in recovery."""
+        return MemoryReplay(self)
 
     def revert(self, undo: Undo, sequence: int) -> None:
         """Undo a batch that was applied at `sequence` and never committed (E3)."""
@@ -296,6 +301,34 @@ class Snapshot:
         if len(keys) < limit:
             return rows, None
         return rows, keys[-1] if reverse else keys[-1] + b"\0"
+
+    def columns(
+        self, keyspace: int, start: bytes, limit: int, now_ms: int
+    ) -> tuple[RowColumns, bytes | None]:
+        """chunk() from `start` on, by column: ((keys, values, deadlines, types), where to go on).
+
+        The last two are None where all are 0. Under the store's lock.
+        Hot: nearly always nothing was written since, and no key has a deadline: then no key runs
+        interpreted code.
+        """
+        space = self.spaces[keyspace]
+        keys = space.order.chunk(start, None, limit)
+        onward = keys[-1] + b"\0" if len(keys) == limit else None
+        if space.history:
+            held = self.get_many(keyspace, keys)
+        else:  # nothing is older, so nothing is gone
+            held = list(map(space.map.get, keys))
+        if set(map(type, held)) <= {bytes}:
+            return (keys, held, None, None), onward  # type: ignore[return-value]
+        rows = [
+            (key, *entry_of(value))
+            for key, value in zip(keys, held, strict=True)
+            if value is not None and not is_expired(value, now_ms)
+        ]
+        if not rows:
+            return ([], [], None, None), onward
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return (columns[0], columns[1], columns[2], columns[3]), onward
 
     def scan(
         self,

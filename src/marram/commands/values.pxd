@@ -1,0 +1,3 @@
+from marram.storage.view cimport View
+
+cpdef string_entry(View view, key)
