@@ -277,3 +277,31 @@ def test_a_tick_starts_a_checkpoint_that_is_due() -> None:
     world.settle()
     assert world.store.generations.number == number + 1
     world.close()
+
+
+def test_a_tick_has_logs_removed_that_were_kept_for_replicas_for_too_long() -> None:
+    world = World(replica_log_bytes=10**6, replica_log_age_s=100)
+    world.client()("SET", "k", "v")
+    world.settle()
+    world.store.checkpoint()
+    kept = world.store.history.oldest
+    for seconds, is_kept in ((70, True), (20, True), (60, False)):
+        world.advance(seconds * 1000)
+        world.node.tick()
+        world.settle()
+        assert (world.store.history.oldest == kept) == is_kept
+    world.close()
+
+
+def test_a_key_that_expired_is_hidden_and_not_deleted_where_the_store_follows_another() -> None:
+    world = World()
+    client = world.client()
+    client("SET", "k", "v", "PX", "10")
+    world.settle()
+    world.store.follow()
+    world.store.clock.hear(world.store.now_ms() + 10)
+    world.node.begin_turn()
+    assert client("GET", "k") is None
+    world.node.tick()
+    assert (world.store.last, client("DBSIZE")) == (1, 1)
+    world.close()

@@ -11,6 +11,7 @@ import pytest
 
 from marram.errors import InvalidArgument
 from marram.server.config import OFF, OPTIONS, ServerConfig, is_loopback, load, values_of
+from marram.storage.options import Options
 
 EVERY_NAME = [option.name for option in OPTIONS]
 
@@ -269,3 +270,14 @@ def test_the_lsm_engine_s_options_come_from_all_three_places(toml) -> None:  # t
 def test_without_an_engine_the_store_says_which_it_is() -> None:
     assert ServerConfig().store_options().engine is None
     assert ServerConfig(engine="memory").store_options().engine == "memory"
+
+
+def test_the_server_keeps_log_for_replicas_and_the_library_does_not() -> None:
+    config = load({"replica_log_bytes": "64mb", "replica_log_age_s": "60"}, {}, None)
+    options = config.store_options()
+    assert (options.replica_log_bytes, options.replica_log_age_s) == (64 << 20, 60)
+    assert ServerConfig().store_options().replica_log_bytes == 256 << 20
+    assert Options().replica_log_bytes == 0
+    for name, value in (("replica_log_bytes", "-1"), ("replica_log_age_s", "-1")):
+        with pytest.raises(InvalidArgument, match=name.replace("_", ".")):
+            load({name: value}, {}, None)

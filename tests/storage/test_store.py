@@ -151,6 +151,8 @@ def test_files_and_directory_are_the_owners_alone(tmp_path: pathlib.Path) -> Non
         ({"max_key_bytes": 0}, "max_key_bytes"),
         ({"max_value_bytes": 2**32}, "below 4 GiB"),
         ({"checkpoint_log_ratio": -1}, "checkpoint_log_ratio"),
+        ({"replica_log_bytes": -1}, "replica_log_bytes"),
+        ({"replica_log_age_s": -1}, "replica_log_age_s"),
     ],
 )
 def test_wrong_options_are_refused_by_name(

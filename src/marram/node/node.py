@@ -425,7 +425,8 @@ class Node:
 
     def _bury(self, view: View) -> None:
         """Delete what a command found expired; where the store takes no writes, it stays hidden."""
-        refused = self.store.failure is not None or self.replication.write_refusal
+        store = self.store
+        refused = store.failure is not None or store.read_only or self.replication.write_refusal
         if self.clients.paused or refused:
             view.expired = []
             return
