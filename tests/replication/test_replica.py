@@ -475,6 +475,34 @@ def test_tries_come_at_growing_intervals_and_not_all_at_once() -> None:
     assert waits(other, 0) / MS != seen[0]
 
 
+def test_a_link_that_fails_at_its_first_batch_is_not_tried_at_once_for_ever() -> None:
+    now, seen = 0, []
+    follower = Follower(NODE, RUN, OPTIONS)
+    follower.start(0)
+    for _ in range(4):
+        follower.connected(OWN, NONCE, now)
+        follower.receive(CHALLENGE, now)
+        follower.receive(welcome(), now)
+        follower.receive(batches(51, 10), now)
+        follower.failed("no", now)
+        assert "no" in follower.trouble
+        seen.append(waits(follower, now) / MS)
+        now += waits(follower, now)
+        follower.tick(now)
+        assert "no" in follower.trouble
+    for expected, wait in zip([100, 200, 400, 800], seen, strict=True):
+        assert expected / 2 <= wait <= expected
+
+
+def test_a_link_that_works_ends_its_trouble() -> None:
+    follower = streaming()
+    follower.trouble = "earlier"
+    follower.receive(batches(51, 10), 0)
+    assert follower.trouble
+    follower.appended(51, 0)
+    assert not follower.trouble
+
+
 def test_a_link_that_streamed_is_tried_again_soon() -> None:
     follower = streaming()
     assert follower.is_verified

@@ -67,6 +67,7 @@ class World:
         feed: Callable[..., Feed] = Feed,
         store_class: type[ModelStore] = ModelStore,
         engine: str | None = None,
+        replica_log_bytes: int | None = None,
         checks_epochs: bool = True,
     ) -> None:
         self.seed = seed
@@ -96,9 +97,10 @@ class World:
         self._failing_over = False
         self.current = "a"  # who is, or is to be, the primary
         self.nodes = {name: Node(self, name) for name in NAMES}
+        retained = rng.choice((0, 400, 2000, 1 << 20))
         self.options = Options(
             engine=engine, checkpoint_log_bytes=0, memtable_bytes=64 << 10,
-            replica_log_bytes=rng.choice((0, 400, 2000, 1 << 20)),
+            replica_log_bytes=retained if replica_log_bytes is None else replica_log_bytes,
         )  # fmt: skip
         for name, node in self.nodes.items():
             if engine is None:

@@ -175,7 +175,7 @@ class Follower:
         self.is_verified = False
         """Whether the history here was once found to be a prefix of the upstream's: see Host."""
         self.trouble = ""
-        """Why the last link ended; "" once there is one that streams."""
+        """Why the last link ended; "" once there is one that works."""
         self.primary = ""
         """Where the primary serves clients, as the upstream said; "" where that is not known."""
         self.committed = committed
@@ -343,6 +343,7 @@ class Follower:
         """Batches up to this one are applied; the shell may report several Appends at once."""
         if self.state is not State.STREAMING:
             return []
+        self._is_well()
         self._received = max(self._received, min(last, self.tip.sequence))
         while self._appending and self._appending[0][0] <= last:
             self._consumed += self._appending.popleft()[1]
@@ -471,9 +472,12 @@ class Follower:
     def _streams(self) -> list[Effect]:
         self.state = State.STREAMING
         self.is_verified = True
+        return [Committed(self.committed)]  # nothing that comes is, until the upstream says so
+
+    def _is_well(self) -> None:
+        """The link does what it is for. Not before: one that fails at its first batch is no use."""
         self.trouble = ""
         self._tries = 0
-        return [Committed(self.committed)]  # nothing that comes is, until the upstream says so
 
     # -- private: the stream -----------------------------------------------------------------------
 
@@ -510,6 +514,8 @@ class Follower:
         self.behind = Lag(positions, message.behind_bytes, message.behind_ms / 1000)
         effects: list[Effect] = []
         if self.state is State.STREAMING:
+            if self._received >= message.newest:
+                self._is_well()
             effects = [FollowTime(message.time_ms), *self._committed(message.committed)]
         return effects
 
