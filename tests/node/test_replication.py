@@ -588,6 +588,47 @@ def test_a_position_that_was_lost_with_a_primary_is_refused_by_name(net: Net) ->
     assert client("WAITPOS", "2-2", "100") == 1
 
 
+def test_a_position_is_not_taken_for_a_deposed_primarys_of_the_same_number(net: Net) -> None:
+    old = net.world("a")
+    old.client()("SET", "k", "common")
+    new = net.world("b", "a")
+    net.settle()
+    net.cut(old, new)
+    old.client()("SET", "k", "lost")
+    net.settle()
+    new.client()("REPLICAOF", "NO", "ONE")
+    new.client()("SET", "k", "kept")
+    net.settle()
+    old.client()("REPLICAOF", "b", "1001")
+    net.settle()
+    reader = old.client()
+    assert told(reader, "GET", "k") == b"lost", "the two cannot talk yet"
+    assert reader("WAITPOS", "2-2", "60000") is PENDING
+    old.store.raise_epoch(2)  # as the new primary asks first of all
+    old.node.replication.epoch_changed()
+    second = old.client()
+    assert second("WAITPOS", "2-2", "60000") is PENDING
+    assert reader.result() is PENDING
+    net.heal()
+    net.advance(12_000)
+    assert reader.result() == second.result() == 1
+    assert told(reader, "GET", "k") == b"kept"
+
+
+def test_a_replica_that_hears_of_nobody_tells_of_positions_it_surely_has(net: Net) -> None:
+    primary = net.world("a")
+    primary.client()("SET", "k", "v")
+    net.world("b", "a")
+    net.settle()
+    net.stop("a")
+    replica = net.restart("b")
+    net.settle()
+    client = replica.client()
+    client("WAITPOS", "1-1", "100")
+    assert client.result() == 1
+    assert told(client, "GET", "k") == b"v"
+
+
 @pytest.mark.parametrize("text", ["", "1", "1-", "-1", "1-x", "1 -1", "99999999999999999999-1"])
 def test_what_is_no_position_is_refused(net: Net, text: str) -> None:
     assert net.world("a").client().error("WAITPOS", text, "1").startswith("ERR a position")
