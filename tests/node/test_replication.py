@@ -6,11 +6,12 @@ import logging
 
 import pytest
 
+from marram.coding.batch import Change
 from marram.errors import Corruption, InvalidArgument
 from marram.node.passwords import digest_of, hash_password, secret_of
 from marram.node.replication.record import Record, read_record, write_record
 from marram.node.settings import ReplicationSettings, Settings
-from marram.protocol.replies import OK, ErrorReply
+from marram.protocol.replies import NULL_ARRAY, OK, ErrorReply
 from tests.node.harness import PENDING, World
 from tests.node.replicas import Net, NetShell, state, told
 
@@ -178,7 +179,7 @@ def test_watch_on_a_replica_sees_what_is_applied(net: Net) -> None:
     client("GET", "k")
     primary.client()("SET", "k", "v")
     net.settle()
-    assert client("EXEC") is not None and client.waits_for >= 0
+    assert client("EXEC") == NULL_ARRAY
     client("WATCH", "other")
     client("MULTI")
     client("GET", "k")
@@ -439,6 +440,31 @@ def test_acks_that_are_not_met_in_time_are_in_doubt_before_anybody_reads_the_wri
     assert primary.store.committed == 1
 
 
+def test_l2_a_group_that_is_committed_right_behind_the_write_does_not_take_it_along(
+    net: Net,
+) -> None:
+    primary = net.world("a")
+    replica = net.world("b", "a")
+    net.settle()
+    net.cut(primary, replica)
+    store = primary.store
+
+    def append_and_commit(changes: list[Change]) -> int:
+        """As if the sync thread ran in between."""
+        position = store.append(changes)
+        group = store.take_group()
+        assert group is not None
+        group.write()
+        store.complete(group, None)
+        return position
+
+    primary.node._append = append_and_commit
+    client = primary.client()
+    client("ACKS", "1")
+    client("SET", "k", "v")
+    assert (store.commit.durable, store.committed) == (1, 0)
+
+
 def test_acks_beyond_the_replicas_there_are_is_refused_up_front(net: Net) -> None:
     primary = net.world("a")
     client = primary.client()
@@ -562,6 +588,47 @@ def test_a_position_that_was_lost_with_a_primary_is_refused_by_name(net: Net) ->
     assert client("WAITPOS", "2-2", "100") == 1
 
 
+def test_a_position_is_not_taken_for_a_deposed_primarys_of_the_same_number(net: Net) -> None:
+    old = net.world("a")
+    old.client()("SET", "k", "common")
+    new = net.world("b", "a")
+    net.settle()
+    net.cut(old, new)
+    old.client()("SET", "k", "lost")
+    net.settle()
+    new.client()("REPLICAOF", "NO", "ONE")
+    new.client()("SET", "k", "kept")
+    net.settle()
+    old.client()("REPLICAOF", "b", "1001")
+    net.settle()
+    reader = old.client()
+    assert told(reader, "GET", "k") == b"lost", "the two cannot talk yet"
+    assert reader("WAITPOS", "2-2", "60000") is PENDING
+    old.store.raise_epoch(2)  # as the new primary asks first of all
+    old.node.replication.epoch_changed()
+    second = old.client()
+    assert second("WAITPOS", "2-2", "60000") is PENDING
+    assert reader.result() is PENDING
+    net.heal()
+    net.advance(12_000)
+    assert reader.result() == second.result() == 1
+    assert told(reader, "GET", "k") == b"kept"
+
+
+def test_a_replica_that_hears_of_nobody_tells_of_positions_it_surely_has(net: Net) -> None:
+    primary = net.world("a")
+    primary.client()("SET", "k", "v")
+    net.world("b", "a")
+    net.settle()
+    net.stop("a")
+    replica = net.restart("b")
+    net.settle()
+    client = replica.client()
+    client("WAITPOS", "1-1", "100")
+    assert client.result() == 1
+    assert told(client, "GET", "k") == b"v"
+
+
 @pytest.mark.parametrize("text", ["", "1", "1-", "-1", "1-x", "1 -1", "99999999999999999999-1"])
 def test_what_is_no_position_is_refused(net: Net, text: str) -> None:
     assert net.world("a").client().error("WAITPOS", text, "1").startswith("ERR a position")
@@ -653,6 +720,7 @@ def test_a_replica_has_one_link(net: Net) -> None:
     (second,) = primary.node.replication.downlinks
     assert second is not first
     assert primary.node.replication.levels.replicas == 1
+    assert list(primary.store.history.stats()["followers"]) == [second.name]
 
 
 # -- what it tells ---------------------------------------------------------------------------------
@@ -703,3 +771,9 @@ def test_a_link_that_is_down_says_why(net: Net) -> None:
     found = info(replica)
     assert found["master_link_status"] == "down"
     assert found["link_trouble"] == "cannot connect: Connection refused"
+
+
+def test_config_tells_min_acks_and_does_not_change_it(net: Net) -> None:
+    client = net.world("a", min_acks=2).client()
+    assert client("CONFIG", "GET", "min-replicas-to-write") == {b"min-replicas-to-write": b"2"}
+    assert "set --min-acks" in client.error("CONFIG", "SET", "min-replicas-to-write", "0")

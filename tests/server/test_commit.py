@@ -33,6 +33,9 @@ class Listener(Waiter):
     def fail(self) -> None:
         self._told.append(("failed", self.waits_at))
 
+    def give_up(self, first: int, last: int) -> None:
+        self._told.append(("given up", self.waits_at))
+
 
 def on_a_store(
     directory: Path,
@@ -201,3 +204,73 @@ def test_m2_a_failure_fails_everyone_who_waits_or_will(tmp_path: Path, alone: bo
         assert committer.failed
 
     on_a_store(tmp_path, scenario, env)
+
+
+def test_with_a_bound_groups_are_written_and_waiters_wait_for_it(tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+    advanced: list[int] = []
+
+    async def scenario(store: Store, committer: Committer) -> None:
+        durable = asyncio.Event()
+
+        def on_advance() -> None:
+            advanced.append(store.commit.durable)
+            if store.commit.durable == 2:
+                durable.set()
+
+        committer.on_advance = on_advance
+        store.commit.set_bound(0)
+        for _ in range(2):
+            committer.hold(Listener(write(store), told))
+        await durable.wait()
+        assert (store.committed, told) == (0, [])
+        store.commit.set_bound(1)
+        committer.advance()
+        assert told == [("released", 1)]
+        store.commit.set_bound(None)
+        committer.advance()
+        assert told == [("released", 1), ("released", 2)]
+        assert advanced == sorted(advanced)
+
+    on_a_store(tmp_path, scenario)
+
+
+def test_who_is_given_up_is_told_and_the_others_wait_on(tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+
+    async def scenario(store: Store, committer: Committer) -> None:
+        store.commit.set_bound(0)
+        for _ in range(3):
+            committer.hold(Listener(write(store), told))
+        futures = [asyncio.ensure_future(committer.wait(position)) for position in (1, 2)]
+        await asyncio.sleep(0)
+        committer.give_up(2, 2)
+        # A listener of another position than was meant looks for itself whether it is.
+        assert told == [("given up", 1), ("given up", 2)]
+        with pytest.raises(OutcomeUnknown, match="still replicating"):
+            await futures[1]
+        store.commit.set_bound(None)
+        await futures[0]
+        await committer.wait(3)
+        assert told[-1] == ("released", 3)
+
+    on_a_store(tmp_path, scenario)
+
+
+def test_a_stream_is_never_synced_on_the_loop(tmp_path: Path) -> None:
+    threads: set[str] = set()
+
+    async def scenario(store: Store, committer: Committer) -> None:
+        inner = store.commit.log.sync
+        store.commit.log.sync = lambda: (  # type: ignore[method-assign]
+            threads.add(threading.current_thread().name),
+            inner(),
+        )[1]
+        for _ in range(20):
+            committer.note_stream()
+            position = write(store)
+            committer.wake()
+            await committer.wait(position)
+        assert all("marram-commit" in name for name in threads)
+
+    on_a_store(tmp_path, scenario)

@@ -16,6 +16,7 @@ _DECIMAL = re.compile(r"-?[0-9]{1,19}\.[0-9]{1,19}")
 
 STATS_COMMAND = (
     b"INFO", b"server", b"memory", b"marram", b"lsm", b"stats", b"clients", b"keyspace",
+    b"replication",
 )  # fmt: skip
 """The command whose answer store_figures() can read."""
 
@@ -53,6 +54,7 @@ def store_figures(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "failure": own.get("store_failure") or None,
         "keyspaces": keyspaces,
         **grouped,
+        **_replication_figures(sections.get("replication", {})),
         **({"lsm": _lsm_figures(sections["lsm"])} if "lsm" in sections else {}),
         "server": {
             "marram_version": sections.get("server", {}).get("marram_version"),
@@ -105,6 +107,15 @@ def _lsm_figures(section: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found.setdefault(group, {})[name.removeprefix(f"{group}_")] = value
     return found
+
+
+_REDIS_ONLY = re.compile(r"master_failover_state|master_repl.*|second_repl.*|repl_backlog_.*")
+
+
+def _replication_figures(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section about replication, without what is there for Redis's tools alone."""
+    found = {name: value for name, value in section.items() if not _REDIS_ONLY.fullmatch(name)}
+    return {"replication": found} if found else {}
 
 
 def _keyspace_figures(text: str) -> dict[str, int]:

@@ -373,7 +373,9 @@ def _fixed(settings: Settings, options: Options) -> dict[bytes, _Parameter]:
             ),
             "keyspace notifications are not supported",
         ),
-        b"min-replicas-to-write": _Fixed(0, _NUMBER, "there are no replicas"),
+        b"min-replicas-to-write": _Fixed(
+            settings.replication.min_acks, _NUMBER, "set --min-acks at the start"
+        ),
         b"databases": _Fixed(16, _NUMBER),
         b"port": _Shown(lambda: settings.port, _NUMBER),
         b"tls-port": _Fixed(0, _NUMBER),

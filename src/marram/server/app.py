@@ -108,6 +108,8 @@ class Server:
         except BaseException:
             for sock in sockets.values():
                 sock.close()
+            if hasattr(self, "node"):
+                self.node.replication.stop(lambda: None)
             self.store.close()
             raise
         self.store.set_address(" ".join(f"{name}={at}" for name, at in self.addresses.items()))
@@ -260,7 +262,9 @@ class Server:
         over = asyncio.Event()
         self.node.replication.stop(over.set)
         self._links.close()
-        await over.wait()
+        with suppress(TimeoutError):  # the store's closing aborts what is still under way
+            async with asyncio.timeout(self.config.shutdown_timeout_s):
+                await over.wait()
 
     def _checkpoint(self) -> None:
         try:

@@ -132,6 +132,9 @@ class Replication:
         self._work = Work(node.env, node.loop, "marram-role")
         self._is_changing = False
         self._is_stopping = False
+        # Whether what is here is of the history of the store's epoch: an epoch is taken over from
+        # the upstream before it is known what of the own history is the upstream's, too.
+        self._is_verified = True
         self._links = 0  # made so far, for their names
         self._opened_at = store.last
         self._must_reach = node.settings.replication.min_acks > 0
@@ -288,6 +291,7 @@ class Replication:
                 self._changed(deferred, ErrorReply(self.node.refusal(outcome)))
                 return
             self.deposed_by = 0
+            self._is_verified = True
             if store.read_only:
                 store.lead()
             self._opened_at = store.last
@@ -328,6 +332,7 @@ class Replication:
             self.levels.end()
             # Those who wait for replicas of a reign that is over wait for nothing.
             self.shell.give_up(0, store.last)
+        self._is_verified = False
         store.commit.set_bound(known)
         self.deposed_by = 0
         self._restart_links("another role")
@@ -361,6 +366,7 @@ class Replication:
 
     def epoch_changed(self) -> None:
         """The store's epoch was raised for the upstream's sake."""
+        self._is_verified = False
         self._restart_links("another epoch")
 
     # -- links to replicas -------------------------------------------------------------------------
@@ -401,11 +407,10 @@ class Replication:
         primary = self.address
         if self.is_replica:
             primary = " ".join(f"{name}={at}" for name, at in self.primary.items())
-        uplink = self.uplink
-        is_verified = not self.is_replica or (uplink is not None and uplink.follower.is_verified)
         return Host(
-            store.store_id, self.run_id, store.epoch, not self.is_replica, is_verified, primary
-        )
+            store.store_id, self.run_id, store.epoch, not self.is_replica, self._is_verified,
+            primary,
+        )  # fmt: skip
 
     def admit(self, link: Downlink) -> None:
         """A replica logged in: it has one link."""
@@ -441,7 +446,8 @@ class Replication:
     # -- what the upstream says --------------------------------------------------------------------
 
     def committed_upstream(self, sequence: int) -> None:
-        """The upstream's committed position."""
+        """The upstream's committed position; told by links whose histories agree."""
+        self._is_verified = True
         if self._store.commit.set_bound(sequence):
             self._committed_moved()
         if self._must_reach and sequence >= self._opened_at:
@@ -629,32 +635,51 @@ class Replication:
 
         A position of an earlier epoch is looked up: what its primary had written may be lost.
         """
-        node, store = self.node, self._store
+        store = self._store
         if epoch > store.epoch or sequence > store.committed:
             # What comes by then may be of another history.
-            return node.upkeep.wait_until(
+            return self.node.upkeep.wait_until(
                 lambda: epoch <= store.epoch and sequence <= store.committed,
                 timeout_ms,
-                lambda met: self._look_up(epoch, sequence, answer) if met else answer(False),
+                lambda met: (
+                    self._look_up(epoch, sequence, timeout_ms, answer) if met else answer(False)
+                ),
             )
-        return self._look_up(epoch, sequence, answer)
+        return self._look_up(epoch, sequence, timeout_ms, answer)
 
-    def _look_up(self, epoch: int, sequence: int, answer: Callable[[bool], Any]) -> Any:
+    def _look_up(
+        self, epoch: int, sequence: int, timeout_ms: int, answer: Callable[[bool], Any]
+    ) -> Any:
         """wait_position(), of one that is committed here."""
         node, store = self.node, self._store
         history = store.history
-        if epoch == store.epoch:
+        if epoch == store.epoch and self._is_verified:
             return answer(True)
         deferred = Deferred()
 
+        def told(reply: Any) -> None:
+            if isinstance(reply, Deferred):
+                reply.on_done(lambda value: node.settle(deferred, value))
+            else:
+                node.settle(deferred, reply)
+
         def found(mark: Any) -> None:
             if isinstance(mark, Exception):
-                node.settle(deferred, ErrorReply(node.refusal(mark)))
+                told(ErrorReply(node.refusal(mark)))
             elif mark is not None and mark.epoch > epoch:
                 text = f"NOPOSITION {epoch}-{sequence} is of a history that was not gone on with"
-                node.settle(deferred, ErrorReply(text))
+                told(ErrorReply(text))
+            elif epoch < store.epoch or (mark is not None and mark.epoch == epoch):
+                told(answer(True))
             else:
-                node.settle(deferred, answer(True))
+                # Of an earlier reign, and it is not known yet whether this one went on from it.
+                told(
+                    node.upkeep.wait_until(
+                        lambda: self._is_verified and sequence <= store.committed,
+                        timeout_ms,
+                        answer,
+                    )
+                )
 
         self._work.do(lambda: history.mark(sequence), found)
         return deferred
