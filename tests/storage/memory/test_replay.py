@@ -45,7 +45,7 @@ def state_of(engine: Any) -> list[Any]:
     return found
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(batches, batches, batches)
 def test_y1_the_memory_engine_is_as_apply_would_have_left_it(
     before: list[list[Change]], first: list[list[Change]], second: list[list[Change]]
