@@ -18,6 +18,8 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from marram.coding.batch import KEYSPACES
@@ -32,8 +34,9 @@ from marram.storage.lsm.manifest import Listing, write_manifest
 from marram.storage.lsm.memtable import Memtable
 from marram.storage.lsm.options import LevelOptions
 from marram.storage.lsm.version import LAST_LEVEL, TableMeta, Version, VersionEdit
+from marram.storage.lsm.window import Window
 from marram.storage.options import Options
-from marram.storage.sstable.block import TOMBSTONE, Row, VersionRow
+from marram.storage.sstable.block import Row, VersionRow
 from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.writer import TableOptions, TableWriter
 
@@ -79,14 +82,15 @@ def flush(
             deletion._replace(sequence=memtable.last) for deletion in memtable.ranges.deletions
         ]
 
-    def rows() -> Iterator[list[VersionRow]]:
-        for keyspace in range(KEYSPACES):
-            for found in memtable.rows(keyspace, b"", None, lock):
-                check()
-                told(len(found))
-                yield [row for row in found if row[4] != TOMBSTONE] if bottom else found
+    def windows() -> Iterator[Window]:
+        for window in memtable.windows(lock):
+            check()
+            told(len(window))
+            kept = window.without_tombstones() if bottom else window
+            if kept is not None:
+                yield kept
 
-    return _write_table(env, directory, store_id, number, rows(), ranges, options, blob)
+    return _write_table(env, directory, store_id, number, windows(), ranges, options, blob)
 
 
 def write_store(
@@ -108,7 +112,8 @@ def write_store(
     for rows in _portions(_counted(slices, tally, origin.sequence), target):
         blob = separation(options, partial(_after, number))
         written = table_options(options)
-        table = _write_table(env, directory, origin.store_id, number, rows, (), written, blob)
+        windows = (Window.of(part) for found in rows for part in _by_keyspace(found))
+        table = _write_table(env, directory, origin.store_id, number, windows, (), written, blob)
         number += 2 if table is not None and table.blobs else 1
         if table is not None:
             added.append((LAST_LEVEL, table))
@@ -136,7 +141,7 @@ def _write_table(
     directory: str,
     store_id: bytes,
     number: int,
-    slices: Iterable[list[VersionRow]],
+    windows: Iterable[Window],
     ranges: Sequence[RangeDeletion],
     options: TableOptions,
     blob: Separation | None,
@@ -149,14 +154,14 @@ def _write_table(
     references = References()
     try:
         writer = TableWriter(file, number, store_id, options)
-        for found in slices:
-            rows = found
+        for found in windows:
+            window = found
             if values is not None and blob is not None:
-                rows = separated(found, values, blob.least_bytes)
-                if rows is not found:
-                    references.count(rows)
-            if rows:
-                writer.add_versions(rows)
+                window = _separated(found, values, blob.least_bytes, references)
+            writer.add_columns(
+                window.keyspace, window.keys, window.values,
+                window.deadlines, window.types, window.sequences,
+            )  # fmt: skip
             env.pause()
         table = finish_table(env, writer, number, ranges)
         if table is None:
@@ -172,6 +177,22 @@ def _write_table(
             values.close()
     env.sync_dir(layout.tables_path(directory))
     return table
+
+
+def _separated(
+    window: Window, values: BlobWriter, least_bytes: int, references: References
+) -> Window:
+    """The rows with pointers in place of large values, which are counted."""
+    if max(map(len, window.values)) < least_bytes:
+        return window
+    rows = separated(window.versions(), values, least_bytes)
+    references.count(rows)
+    return Window.of(rows)
+
+
+def _by_keyspace(rows: list[VersionRow]) -> Iterator[list[VersionRow]]:
+    for _, group in groupby(rows, itemgetter(0)):
+        yield list(group)
 
 
 def _after(number: int) -> int:
