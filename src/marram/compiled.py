@@ -48,6 +48,7 @@ MODULES: Final = (
     "marram.storage.log.reader",
     "marram.storage.log.writer",
     "marram.storage.lsm.cache",
+    "marram.storage.lsm.chain",
     "marram.storage.lsm.engine",
     "marram.storage.lsm.memtable",
     "marram.storage.lsm.merge",
@@ -57,6 +58,7 @@ MODULES: Final = (
     "marram.storage.lsm.space",
     "marram.storage.lsm.tables",
     "marram.storage.lsm.version",
+    "marram.storage.lsm.window",
     "marram.storage.memory.engine",
     "marram.storage.memory.order",
     "marram.storage.memory.replay",
@@ -66,6 +68,7 @@ MODULES: Final = (
     "marram.storage.sstable.filter",
     "marram.storage.sstable.format",
     "marram.storage.sstable.reader",
+    "marram.storage.sstable.writer",
     "marram.storage.store",
     "marram.storage.view",
 )

@@ -65,7 +65,7 @@ def write_table(
     env.make_dir(tables_path(directory))
     file = env.open(table_path(directory, number), write=True, create=True)
     writer = TableWriter(file, number, STORE_ID, options)
-    writer.add_versions(rows)
+    writer.add_many([found[:5] for found in rows], [found[5] for found in rows])
     meta = finish_table(env, writer, number, ranges)
     file.sync()
     file.close()
@@ -481,7 +481,7 @@ def test_k1_a_table_without_a_stamp_is_refused() -> None:
     env.remove("/db/tables/1.sst")
     file = env.open("/db/tables/1.sst", write=True, create=True)
     writer = TableWriter(file, 1, STORE_ID, OPTIONS)
-    writer.add_versions([row(b"a", 5)])
+    writer.add_many([row(b"a", 5)[:5]], [5])
     size_bytes = writer.finish({}).size_bytes
 
     with pytest.raises(Corruption, match="stamp None"):
@@ -513,7 +513,7 @@ def test_k3_damage_met_half_way_leaves_no_output() -> None:
 def test_k5_tables_of_an_ordered_level_are_open_one_at_a_time() -> None:
     env = Counting()
     tables = [
-        write_table(env, number, many(500)[number * 100 : number * 100 + 100])
+        write_table(env, number, many(5000)[number * 1000 : number * 1000 + 1000])
         for number in range(5)
     ]
     env.most = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import pytest
@@ -11,10 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marram.errors import InvalidArgument
+from marram.storage.lsm.chain import Part
 from marram.storage.lsm.coverage import Coverage
-from marram.storage.lsm.merge import Retention, compact, kept_ranges, merge_versions
+from marram.storage.lsm.merge import (
+    Retention,
+    by_chain,
+    by_lists,
+    compact,
+    kept_ranges,
+    merge_versions,
+)
 from marram.storage.lsm.version import stop_after
-from marram.storage.sstable.block import TOMBSTONE, VersionRow, stored_key
+from marram.storage.lsm.window import Window
+from marram.storage.sstable.block import TOMBSTONE, DataBlock, VersionRow, encode_rows, stored_key
 from marram.storage.sstable.ranges import RangeDeletion
 from tests.storage.lsm.histories import (
     KEYSPACES,
@@ -41,10 +50,48 @@ def gone(key: bytes, sequence: int, *, keyspace: int = 0) -> VersionRow:
     return (keyspace, key, b"", 0, TOMBSTONE, sequence)
 
 
-def flat(lists: Iterator[list[VersionRow]]) -> list[VersionRow]:
-    found = list(lists)
-    assert all(found), "no list is empty"
+def flat(parts: Iterable[list[VersionRow] | Window]) -> list[VersionRow]:
+    found = [part.versions() if isinstance(part, Window) else part for part in parts]
+    assert all(found), "none is empty"
     return list(chain.from_iterable(found))
+
+
+def stretches(rows: list[VersionRow], sizes: list[int]) -> Iterator[Part]:
+    """A source of these rows: blocks, whose first and last row do not belong to it."""
+    for part in chunked(rows, sizes, reverse=False):
+        keyspace = part[0][0]
+        around = [(keyspace, b"", b"x", 0, 0, 99), *part, (keyspace, b"\xff" * 9, b"x", 0, 0, 99)]
+        payload = encode_rows(keyspace, *list(zip(*around, strict=True))[1:])
+        yield DataBlock(b"".join(payload)), 1, len(around) - 1
+
+
+# -- merging -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(histories(), sizes, st.booleans())
+def test_m1_the_newest_row_of_each_key_counts_however_they_are_merged(
+    history: History, sizes: list[int], in_blocks: bool
+) -> None:
+    newest: dict[bytes, VersionRow] = {}
+    for found in chain(*reversed(history.sources)):
+        newest[stored_key(*found[:2])] = found
+    lists = [chunked(rows, sizes, reverse=False) for rows in history.sources]
+    parts: list[Iterator[Part]] = [
+        stretches(rows, sizes) if in_blocks else chunked(rows, sizes, reverse=False)
+        for rows in history.sources
+    ]
+
+    by_list, chained = list(by_lists(lists)), list(by_chain(parts))
+
+    assert flat(by_list) == flat(chained) == in_order(newest.values())
+    for window in (*by_list, *chained):
+        rows = window.versions()
+        assert {row[0] for row in rows} == {window.keyspace}
+        assert window.is_plain == (not any(row[3] or row[4] for row in rows))
+        assert list(zip(window.keys, window.values, window.sequences, strict=True)) == [
+            (row[1], row[2], row[5]) for row in rows
+        ]
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -335,7 +382,7 @@ def test_lists_are_neither_long_nor_of_two_keyspaces() -> None:
         )
     )
 
-    assert {len({found[0] for found in part}) for part in lists} == {1}
+    assert {len({found[0] for found in part.versions()}) for part in lists} == {1}
     assert max(map(len, lists)) < 1000
     assert len(lists) < len(rows) / 100
 

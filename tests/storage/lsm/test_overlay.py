@@ -11,16 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marram.storage.entry import Entry, Stored
-from marram.storage.lsm.memtable import GONE, row_of
-from marram.storage.lsm.overlay import (
-    Column,
-    Part,
-    Stretch,
-    by_columns,
-    by_rows,
-    overlay,
-    space_columns,
-)
+from marram.storage.lsm.chain import Column, Part, Stretch
+from marram.storage.lsm.memtable import GONE, row_of, space_columns
+from marram.storage.lsm.overlay import by_columns, by_rows, overlay
 from marram.storage.memory.space import Space
 from marram.storage.sstable.block import DataBlock, encode_rows
 

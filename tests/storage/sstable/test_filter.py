@@ -228,12 +228,11 @@ def test_a_table_without_rows_has_no_filter() -> None:
 def test_versions_across_blocks_pass_and_count_once() -> None:
     rows = [(0, b"key-%02d" % (n // 50), bytes(200), 0, 0) for n in range(2000)]
     sequences = list(range(2000, 0, -1))
-    data, info = make_table(rows, sequences, filter_bits_per_key=BITS, block_bytes=1000)
+    data, _ = make_table(rows, sequences, filter_bits_per_key=BITS, block_bytes=1000)
     table = open_table(data, verify=True)
     (handle,) = (handle for handle in handles_of(data) if data[handle.offset] == FILTER)
 
     assert handle.size == 14 + LINE_BYTES  # 40 keys at 10 bits
-    assert info.older_rows == 1960
     wanted = (stored_key(0, b"key-30"), probe_of(0, b"key-30"))
     assert table.find(*wanted) == (*rows[1500], sequences[1500])
     assert table.find(*wanted, at=sequences[1549]) == (*rows[1549], sequences[1549])

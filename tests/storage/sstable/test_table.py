@@ -113,7 +113,7 @@ def test_an_empty_table_has_its_properties_and_no_rows() -> None:
     data, info = make_table([], properties={"sequence": 42, "engine": b"memory"})
     table = open_table(data, verify=True)
 
-    assert info == (0, len(data), b"", b"", *[0] * 11)
+    assert info == (0, len(data), b"", b"", *[0] * 10)
     assert (list(table.chunks()), table.get(0, b""), table.row_count) == ([], None, 0)
     assert (table.properties["sequence"], table.properties["engine"]) == (42, b"memory")
 
@@ -129,7 +129,7 @@ def test_the_writer_says_what_it_wrote() -> None:
 
     assert info == TableInfo(
         rows=4000, size_bytes=len(data), smallest=b"\x00000000", largest=b"\x00001999",
-        tombstones=1, older_rows=2000, min_sequence=8, max_sequence=9, expirable_rows=4,
+        tombstones=1, min_sequence=8, max_sequence=9, expirable_rows=4,
         expirable_bytes=sum(len(row[1]) + len(row[2]) for row in timed),
         earliest_deadline_ms=500, latest_deadline_ms=900,
         range_deletions=0, min_range_sequence=0, max_range_sequence=0,

@@ -27,21 +27,27 @@ from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from operator import itemgetter
 
 from marram.env.api import Env, File
 from marram.errors import Corruption, InvalidArgument
 from marram.storage.layout import table_path, tables_path
 from marram.storage.lsm.blob import BlobWriter
 from marram.storage.lsm.blobs import Collector, OpenBlobs, References
+from marram.storage.lsm.chain import Part
 from marram.storage.lsm.coverage import clip, stored_stop
 from marram.storage.lsm.job import GONE_LIMIT, MERGE, Job, OutputCuts
 from marram.storage.lsm.merge import Retention, compact, kept_ranges
 from marram.storage.lsm.version import BlobRef, TableMeta, stop_after
-from marram.storage.sstable.block import VersionRow, stored_key
+from marram.storage.lsm.window import Window
+from marram.storage.sstable.block import stored_key
 from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.reader import Table
 from marram.storage.sstable.writer import TableOptions, TableWriter
+
+if False:  # seen by the compiler only
+    import cython
+else:
+    from marram import interpreted as cython
 
 STAMP = "stamp"
 """The property that holds a table's stamp: TableMeta.stamp, u64, little-endian."""
@@ -59,8 +65,6 @@ _WAIT_S = 0.1
 _STAMP_BYTES = 8
 # How many blobs it holds open to move values out of them.
 _OPEN_BLOBS = 64
-
-_KEY = itemgetter(1)
 
 
 class Cancelled(Exception):
@@ -359,23 +363,24 @@ class _Merge:
         ]
         gone: list[bytes] = []
         try:
-            for rows in compact(sources, retention, self._ranges, gone, GONE_LIMIT):
-                outputs.take(rows)
+            for window in compact(sources, retention, self._ranges, gone, GONE_LIMIT):
+                outputs.take(window)
             outputs.end()
         finally:
             for source in sources:
                 source.close()  # and with it the table it is in
         return tuple(gone)
 
-    def _rows(self, tables: Iterable[TableMeta]) -> Generator[list[VersionRow], None, None]:
+    def _rows(self, tables: Iterable[TableMeta]) -> Generator[Part, None, None]:
         """The rows of tables of which one follows the other, opened in their turn (K5)."""
         for meta in tables:
             table = self._open(meta)
             try:
-                for rows in table.versions():
+                parts = table.stretches() if cython.compiled else table.versions()
+                for part in parts:
                     self._pace.step()
-                    self.rows_read += len(rows)
-                    yield rows
+                    self.rows_read += part[2] - part[1] if isinstance(part, tuple) else len(part)
+                    yield part
             finally:
                 table.close()
 
@@ -440,31 +445,33 @@ class _Outputs:
             marks.update(keys[bisect_left(keys, start) : end])
         self._marks = sorted(marks)
 
-    def take(self, rows: list[VersionRow]) -> None:
-        """Add rows of one keyspace, in order; values to be collected are moved."""
+    def take(self, window: Window) -> None:
+        """Add rows, in order; values to be collected are moved."""
         if self._collector is None:
-            self.add(rows)
+            self.add(window)
             return
-        for portion in self._collector.rows(rows):
-            self.add(portion)
+        for portion in self._collector.rows(window.versions()):
+            self.add(Window.of(portion))
             self._pace.step()
 
-    def add(self, rows: list[VersionRow]) -> None:
-        """Add rows of one keyspace, in order, as they are."""
-        keyspace = rows[0][0]
+    def add(self, window: Window) -> None:
+        """Add rows, in order, as they are."""
+        keyspace, keys = window.keyspace, window.keys
         start = 0
-        while start < len(rows):
-            first = stored_key(keyspace, rows[start][1])
+        while start < len(keys):
+            first = stored_key(keyspace, keys[start])
             self._pass_marks(first)
             if self._asked != first:
                 self._ask(first)
             writer = self._writer
             assert writer is not None
-            stop = self._stretch(rows, start, writer)
-            stretch = rows[start:stop] if stop - start < len(rows) else rows
-            writer.add_versions(stretch)
-            if self._blobs:
-                self._references[-1].count(stretch)
+            stop = self._stretch(window, start, writer)
+            part = window.part(start, stop)
+            writer.add_columns(
+                keyspace, part.keys, part.values, part.deadlines, part.types, part.sequences
+            )
+            if self._blobs and part.types is not None:
+                self._references[-1].count(part.versions())
             self._rows += stop - start
             start = stop
 
@@ -524,19 +531,21 @@ class _Outputs:
         """Whether the output at hand has the last number, and so takes all the rest."""
         return len(self.tables) + 1 == self._table_numbers
 
-    def _stretch(self, rows: list[VersionRow], start: int, writer: TableWriter) -> int:
+    def _stretch(self, window: Window, start: int, writer: TableWriter) -> int:
         """Up to where rows from `start` on go to the output at hand, without being asked for."""
         size_bytes = writer.size_bytes + self._range_bytes
-        row = rows[start]
-        row_bytes = size_bytes // self._rows if self._rows else len(row[1]) + len(row[2]) + 8
+        keys = window.keys
+        row_bytes = len(keys[start]) + len(window.values[start]) + 8
+        if self._rows:
+            row_bytes = size_bytes // self._rows
         room = self._cuts.small_bytes - size_bytes
         if room <= 0 and self._is_last():
-            return len(rows)  # it is asked in vain
-        stop = min(len(rows), start + max(1, min(_SLICE_ROWS, room // max(1, row_bytes))))
+            return len(keys)  # it is asked in vain
+        stop = min(len(keys), start + max(1, min(_SLICE_ROWS, room // max(1, row_bytes))))
         mark = self._marks[self._next_mark] if self._next_mark < len(self._marks) else None
         for bound in (self._cuts.next_key, mark):
-            if bound is not None and bound[0] == row[0]:
-                stop = bisect_left(rows, bound[1:], start + 1, stop, key=_KEY)
+            if bound is not None and bound[0] == window.keyspace:
+                stop = bisect_left(keys, bound[1:], start + 1, stop)
         return stop
 
     def _open(self, key: bytes) -> None:

@@ -28,8 +28,8 @@ from marram.storage.lsm.blobs import References, separated
 from marram.storage.lsm.compaction import finish_table
 from marram.storage.lsm.memtable import Memtable
 from marram.storage.lsm.version import TableMeta
+from marram.storage.lsm.window import Window
 from marram.storage.options import Options
-from marram.storage.sstable.block import TOMBSTONE, VersionRow
 from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.writer import TableOptions, TableWriter
 
@@ -75,14 +75,15 @@ def flush(
             deletion._replace(sequence=memtable.last) for deletion in memtable.ranges.deletions
         ]
 
-    def rows() -> Iterator[list[VersionRow]]:
-        for keyspace in range(KEYSPACES):
-            for found in memtable.rows(keyspace, b"", None, lock):
-                check()
-                told(len(found))
-                yield [row for row in found if row[4] != TOMBSTONE] if bottom else found
+    def windows() -> Iterator[Window]:
+        for window in memtable.windows(lock):
+            check()
+            told(len(window))
+            kept = window.without_tombstones() if bottom else window
+            if kept is not None:
+                yield kept
 
-    return _write_table(env, directory, store_id, number, rows(), ranges, options, blob)
+    return _write_table(env, directory, store_id, number, windows(), ranges, options, blob)
 
 
 def separation(options: Options, allot: Callable[[], int]) -> Separation | None:
@@ -103,15 +104,15 @@ def _write_table(
     directory: str,
     store_id: bytes,
     number: int,
-    slices: Iterable[list[VersionRow]],
+    windows: Iterable[Window],
     ranges: Sequence[RangeDeletion],
     options: TableOptions,
     blob: Separation | None,
 ) -> TableMeta | None:
     table = TableFile(env, directory, store_id, number, options, blob)
     try:
-        for rows in slices:
-            table.add(rows)
+        for window in windows:
+            table.add(window)
             env.pause()
         return table.finish(ranges)
     finally:
@@ -149,15 +150,14 @@ class TableFile:
             self._file.close()
             raise
 
-    def add(self, rows: list[VersionRow]) -> None:
+    def add(self, window: Window) -> None:
         """Write the next rows. Raises InvalidArgument: they are out of order; OSError."""
-        written = rows
         if self._values is not None and self._blob is not None:
-            written = separated(rows, self._values, self._blob.least_bytes)
-            if written is not rows:
-                self._references.count(written)
-        if written:
-            self._writer.add_versions(written)
+            window = _separated(window, self._values, self._blob.least_bytes, self._references)
+        self._writer.add_columns(
+            window.keyspace, window.keys, window.values,
+            window.deadlines, window.types, window.sequences,
+        )  # fmt: skip
 
     def finish(self, ranges: Sequence[RangeDeletion]) -> TableMeta | None:
         """Make it durable; None where there was nothing to write. Raises OSError."""
@@ -179,3 +179,14 @@ class TableFile:
         self._file.close()
         if self._values is not None:
             self._values.close()
+
+
+def _separated(
+    window: Window, values: BlobWriter, least_bytes: int, references: References
+) -> Window:
+    """The rows with pointers in place of large values, which are counted."""
+    if max(map(len, window.values)) < least_bytes:
+        return window
+    rows = separated(window.versions(), values, least_bytes)
+    references.count(rows)
+    return Window.of(rows)

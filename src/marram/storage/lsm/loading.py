@@ -9,7 +9,8 @@ Threading: one thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
+from itertools import count, groupby
+from operator import itemgetter
 
 from marram.coding.batch import KEYSPACES
 from marram.env.api import Env
@@ -20,6 +21,7 @@ from marram.storage.lsm.flush import TableFile, separation, table_options
 from marram.storage.lsm.manifest import Listing, write_manifest
 from marram.storage.lsm.options import LevelOptions
 from marram.storage.lsm.version import LAST_LEVEL, TableMeta, Version, VersionEdit
+from marram.storage.lsm.window import Window
 from marram.storage.options import Options
 from marram.storage.sstable.block import Row
 
@@ -92,7 +94,8 @@ class Loader:
                 table_options(self._options), separation(self._options, self._numbered),
             )  # fmt: skip
             self._size_bytes = 0
-        self._table.add([(*row, self._sequence) for row in rows])
+        for _, group in groupby(rows, itemgetter(0)):
+            self._table.add(Window.of([(*row, self._sequence) for row in group]))
         for keyspace, key, value, deadline_ms, _ in rows:
             keys, volatile = self.counts[keyspace]
             self.counts[keyspace] = keys + 1, volatile + (deadline_ms != 0)

@@ -22,6 +22,7 @@ from marram.coding.batch import KEYSPACES
 from marram.storage.engine import SLICE_KEYS, Lock
 from marram.storage.entry import Entry, Stored, deadline_of, entry_of
 from marram.storage.lsm.coverage import Coverage
+from marram.storage.lsm.window import Window
 from marram.storage.memory.pins import Pins
 from marram.storage.memory.space import Space
 from marram.storage.sstable.block import TOMBSTONE, VersionRow, stored_key
@@ -35,6 +36,8 @@ KEY_OVERHEAD = 260
 
 MAX_RANGES = 1024
 """Range deletions after which a memtable is to be flushed: each one costs look-ups time."""
+
+_BYTES = {bytes}
 
 # Of range deletions up to this many are looked at one after the other.
 _FEW_RANGES = 4
@@ -151,12 +154,63 @@ class Memtable:
         """About what it takes, bytes."""
         return sum(space.data_bytes + KEY_OVERHEAD * len(space.map) for space in self.spaces)
 
+    def windows(self, lock: Lock) -> Iterator[Window]:
+        """All rows of a frozen memtable, in table order, tombstones included."""
+        for keyspace, space in enumerate(self.spaces):
+            for keys, held in space_columns(space, b"", None, None, lock, reverse=False):
+                yield _window(keyspace, keys, held, self.last)
+
     def rows(
         self, keyspace: int, start: bytes, stop: bytes | None, lock: Lock, *, reverse: bool = False
     ) -> Iterator[list[VersionRow]]:
         """The rows of [start, stop) of a frozen memtable, in order, tombstones included."""
         space = self.spaces[keyspace]
         return space_rows(space, keyspace, start, stop, None, self.last, lock, reverse=reverse)
+
+
+def space_columns(
+    space: Space,
+    start: bytes,
+    stop: bytes | None,
+    position: int | None,
+    lock: Lock,
+    *,
+    reverse: bool,
+    first: int = SLICE_KEYS,
+) -> Iterator[tuple[list[bytes], list[Stored]]]:
+    """What a memtable's space says of [start, stop) at a position, None for the newest.
+
+    In columns: (keys, what they hold), each ascending, also in reverse, where the later ones come
+    first. lock: taken for each column. first: keys looked at for the first one; twice as many for
+    the next, and so on.
+    """
+    limit = first
+    while True:
+        held: list[Stored | None]
+        with lock:
+            keys = space.order.chunk(start, stop, limit, reverse=reverse)
+            # Without history nothing was changed since any position that a snapshot pins.
+            if position is None or not space.history:
+                held = list(map(space.map.get, keys))
+            else:
+                held = [space.get_at(key, position) for key in keys]
+        last = keys[-1] if keys else b""
+        is_last = len(keys) < limit
+        if reverse:
+            keys.reverse()
+            held.reverse()
+        if None in held:
+            keys = [key for key, value in zip(keys, held, strict=True) if value is not None]
+            held = [value for value in held if value is not None]
+        if keys:
+            yield keys, held  # type: ignore[misc]
+        if is_last:
+            return
+        if reverse:
+            stop = last
+        else:
+            start = last + b"\0"
+        limit = min(2 * limit, SLICE_KEYS)
 
 
 def space_rows(
@@ -203,6 +257,22 @@ def stored_of(row: VersionRow) -> Stored:
     if row[3] or row[4]:
         return Entry(row[2], row[3], row[4])
     return row[2]
+
+
+def _window(keyspace: int, keys: list[bytes], held: list[Stored], sequence: int) -> Window:
+    """Rows of a memtable, as a flush takes them."""
+    if {*map(type, held)} == _BYTES:
+        return Window(keyspace, keys, held, None, None, [sequence] * len(keys))  # type: ignore[arg-type]
+    return Window.of(
+        [row_of(keyspace, key, value, sequence) for key, value in zip(keys, held, strict=True)]
+    )
+
+
+def is_seen(held: Stored, now_ms: int) -> bool:
+    """Whether a reader sees what is held: it is there, and its deadline has not come by now_ms."""
+    if isinstance(held, bytes):
+        return True
+    return held is not GONE and not 0 < held.deadline_ms <= now_ms
 
 
 def row_of(keyspace: int, key: bytes, held: Stored, sequence: int) -> VersionRow:

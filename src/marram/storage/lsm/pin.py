@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 from marram.errors import InvalidArgument
 from marram.storage.engine import SLICE_KEYS, Lock, Rows
 from marram.storage.entry import Entry, Stored, is_expired
+from marram.storage.lsm.chain import Part
 from marram.storage.lsm.coverage import Coverage
-from marram.storage.lsm.memtable import GONE, Memtable, RangeSet, space_rows
+from marram.storage.lsm.memtable import GONE, Memtable, RangeSet, space_columns, space_rows
 from marram.storage.lsm.merge import NOTHING, Source, merge_versions
-from marram.storage.lsm.overlay import Part, overlay, space_columns
+from marram.storage.lsm.overlay import overlay
 from marram.storage.lsm.tables import Tables
 from marram.storage.lsm.version import Version
 from marram.storage.memory.space import Space

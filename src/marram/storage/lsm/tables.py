@@ -29,10 +29,10 @@ from marram.storage.entry import Entry, Stored
 from marram.storage.lsm.blob import is_pointed
 from marram.storage.lsm.blobs import OpenBlobs
 from marram.storage.lsm.cache import BlockCache, CacheStats, RowCache, TableCache
+from marram.storage.lsm.chain import Part
 from marram.storage.lsm.compaction import check_table
 from marram.storage.lsm.memtable import GONE, stored_of
 from marram.storage.lsm.merge import Source
-from marram.storage.lsm.overlay import Part
 from marram.storage.lsm.version import TableMeta, Version, stop_after
 from marram.storage.sstable.block import TOMBSTONE, Columns, stored_key
 from marram.storage.sstable.filter import Probe, probe_of

@@ -6,6 +6,11 @@ from marram.storage.sstable.raw cimport joined, order, u32, u32_list, u32s, u64,
 
 cpdef bytes stored_key(unsigned char keyspace, bytes key)
 
+cdef Py_ssize_t _END_LIMIT
+
+@cython.locals(ends="unsigned int[::1]", end=Py_ssize_t, at=Py_ssize_t)
+cdef bytes _packed_ends(items)
+
 cdef class DataBlock:
     cdef bytes _payload
     cdef list _key_list
@@ -31,6 +36,7 @@ cdef class DataBlock:
     cpdef bytes key(self, Py_ssize_t row)
     @cython.locals(start=Py_ssize_t)
     cpdef bytes value(self, Py_ssize_t row)
+    cpdef u64 sequence(self, Py_ssize_t row) except? 1
     cpdef tuple version(self, Py_ssize_t row)
     @cython.locals(row=Py_ssize_t, keys=list)
     cpdef look(self, bytes key)

@@ -48,6 +48,8 @@ TOMBSTONE = 255
 U64_LIMIT = 2**64
 """Deadlines are below it."""
 
+_END_LIMIT = 2**32 - 1
+
 SEQUENCE_LIMIT = 2**63
 """Sequence numbers are below it, so that properties can hold them."""
 
@@ -99,34 +101,45 @@ def encode_rows(
     keyspace: int,
     keys: Sequence[bytes],
     values: Sequence[bytes],
-    deadlines: Sequence[int],
-    types: Sequence[int],
-    sequences: Sequence[int],
+    deadlines: Sequence[int] | None,
+    types: Sequence[int] | None,
+    sequences: Sequence[int] | None,
 ) -> list[bytes]:
     """A data block's payload, in parts; a single large value is not copied.
 
-    The columns are of one length, >= 1, ordered and within their ranges: the writer checked.
+    The columns are of one length, >= 1, ordered and within their ranges: the writer checked. None
+    stands for zeros.
     """
     count = len(keys)
     flags = 0
-    parts = [
-        b"",
-        struct.pack(f"<{count}I", *accumulate(map(len, keys))),
-        struct.pack(f"<{count}I", *accumulate(map(len, values))),
-    ]
-    if any(types):
+    parts = [b"", _packed_ends(keys), _packed_ends(values)]
+    if types is not None and any(types):
         flags |= _HAS_TYPES
         parts.append(bytes(types))
-    if any(deadlines):
+    if deadlines is not None and any(deadlines):
         flags |= _HAS_DEADLINES
         parts.append(struct.pack(f"<{count}Q", *deadlines))
-    if any(sequences):
+    if sequences is not None and any(sequences):
         flags |= _HAS_SEQUENCES
         parts.append(struct.pack(f"<{count}Q", *sequences))
     parts[0] = _DATA.pack(count, keyspace, flags, 0)
     parts.append(b"".join(keys))
     parts.append(b"".join(values))
     return parts
+
+
+def _packed_ends(items: Sequence[bytes]) -> bytes:
+    """Where each item ends, if they follow each other; u32. Raises ValueError: it is no u32."""
+    if not cython.compiled:
+        return struct.pack(f"<{len(items)}I", *accumulate(map(len, items)))
+    made = array("I", bytes(4 * len(items)))
+    ends, end = made, 0
+    for at in range(len(items)):
+        end += len(items[at])
+        if end > _END_LIMIT:
+            raise ValueError(f"{end} bytes are too many for a block")
+        ends[at] = end
+    return made.tobytes()
 
 
 class DataBlock:
@@ -219,6 +232,11 @@ class DataBlock:
         start = self.value_ends[row - 1] if row else 0
         return self.values[start : self.value_ends[row]]
 
+    def sequence(self, row: int) -> int:
+        """The sequence number of a row, 0 <= row < count, 0 where the table keeps none."""
+        assert 0 <= row < self.count
+        return self._sequences[row] if self._has_sequences else 0
+
     def version(self, row: int) -> VersionRow:
         """One row, 0 <= row < count, with its sequence number, 0 where the table keeps none."""
         assert 0 <= row < self.count
@@ -228,7 +246,7 @@ class DataBlock:
             self.value(row),
             self._deadlines[row] if self._has_deadlines else 0,
             self._types[row] if self._has_types else 0,
-            self._sequences[row] if self._has_sequences else 0,
+            self.sequence(row),
         )
 
     def look(self, key: bytes) -> bytes | VersionRow | None:

@@ -26,6 +26,9 @@ cdef class Filter:
     @cython.locals(number=u64, at=Py_ssize_t, word=int)
     cpdef bint may_contain(self, probe) except -1
 
+@cython.locals(found="unsigned int[::1]", at=Py_ssize_t)
+cdef _checksums(u32 keyspace, keys)
+
 cdef class FilterBuilder:
     cdef object _checksums
 

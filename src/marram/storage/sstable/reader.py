@@ -317,7 +317,12 @@ class Table:
                 most = min(4 * most, _ALL_ROWS)
 
     def stretches(
-        self, start: bytes, stop: bytes, *, reverse: bool = False, first: int = 0
+        self,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        *,
+        reverse: bool = False,
+        first: int = 0,
     ) -> Iterator[tuple[DataBlock, int, int]]:
         """The rows with stored keys in [start, stop), as blocks: (block, first row, end).
 
@@ -325,7 +330,8 @@ class Table:
         likely to be taken, where those are few: versions(short); else 0.
         """
         for block, number in self._blocks(start, stop, reverse, first):
-            low, high = block.seek(start), block.seek(stop)
+            low = block.seek(start) if start is not None else 0
+            high = block.seek(stop) if stop is not None else block.count
             if low < high:
                 # All of it: a block that is kept is then checked once.
                 self._source.checked(self._index.offset(number), block.check_order, 0, block.count)
