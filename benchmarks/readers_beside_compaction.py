@@ -26,10 +26,10 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
-from machine import hardware, wait_until_settled
 from rows import ROW_BYTES, key_of, value_of
 
 import marram
+from marram.bench.machine import hardware, wait_until_settled
 
 MIB = 1024 * 1024
 HOT_SHARE = 100

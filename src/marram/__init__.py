@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from marram import compiled as _compiled  # noqa: F401 - first: it chooses how what follows runs
 from marram.errors import (
+    Behind,
     Closed,
     Conflict,
     ConnectionLost,
@@ -28,6 +29,7 @@ from marram.errors import (
     InvalidArgument,
     InvalidType,
     Locked,
+    NoReplicas,
     NotAStore,
     NotFound,
     NotLeader,
@@ -43,6 +45,7 @@ from marram.errors import (
 if TYPE_CHECKING:
     from marram.client.aio import AsyncRemoteDB as AsyncRemoteDB
     from marram.client.aio import connect_async as connect_async
+    from marram.client.levels import Acks as Acks
     from marram.client.local_aio import AsyncDB as AsyncDB
     from marram.client.local_aio import open_async as open_async
     from marram.client.sync import RemoteDB as RemoteDB
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Acks": ("marram.client.levels", "Acks"),
     "open": ("marram.storage.db", "open_db"),
     "DB": ("marram.storage.db", "DB"),
     "Batch": ("marram.storage.transaction", "Batch"),
@@ -77,9 +81,11 @@ _LAZY = {
 
 __all__ = [
     "DB",
+    "Acks",
     "AsyncDB",
     "AsyncRemoteDB",
     "Batch",
+    "Behind",
     "Closed",
     "Conflict",
     "ConnectionLost",
@@ -89,6 +95,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidType",
     "Locked",
+    "NoReplicas",
     "NotAStore",
     "NotFound",
     "NotLeader",

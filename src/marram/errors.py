@@ -12,9 +12,12 @@
     ├── Conflict                       an optimistic transaction lost its race; retry it
     ├── ReadOnly                       this handle or node does not take writes
     │   └── NotLeader                  ... another node does; `address` names it where known
+    ├── NoReplicas                     fewer replicas than the write has to reach; nothing changed
+    ├── Behind                         a replica is not at the position that was asked for
     ├── StoreFull                      no room could be reserved; nothing was written, retry later
     ├── StoreFailed                    a durable write failed earlier; only reopening heals it
     │   └── OutcomeUnknown             ... and it was yours: it may or may not have happened
+    ├── LogGone                        the log does not reach back so far: take a full copy
     ├── Interrupted                    told to stop half-way; what was done stays, nothing is lost
     ├── Corruption                     bytes on disk are not what was written
     ├── ProtocolError                  a peer's bytes are not the protocol
@@ -94,6 +97,14 @@ class NotLeader(ReadOnly):
         self.address = address
 
 
+class NoReplicas(Error):
+    """Fewer replicas are connected than the write has to reach; nothing was written."""
+
+
+class Behind(Error):
+    """The server, a replica maybe, is not at the position that a read asked for."""
+
+
 class StoreFull(Error):
     """Room for the write could not be reserved; nothing was written, and a retry may succeed."""
 
@@ -104,6 +115,10 @@ class StoreFailed(Error):
 
 class OutcomeUnknown(StoreFailed):
     """The failure hit this very write: it may or may not survive the next recovery."""
+
+
+class LogGone(Error):
+    """The log that somebody wants to go on from is not there any more; only the whole state is."""
 
 
 class Interrupted(Error):

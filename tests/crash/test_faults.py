@@ -13,6 +13,8 @@ from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import Error, OutcomeUnknown, StoreFailed, StoreFull
 from tests.crash.history import DIRECTORY, VARIANTS, History, check_recovered, options_of
+from tests.storage.replicas import open_store, put, read_all, rows_of
+from tests.storage.replicas import state_of as state_of_store
 
 OPERATIONS = ["write", "sync", "sync_data", "allocate", "truncate", "rename", "remove", "sync_dir",
               "open", "close", "read", "list_dir", "make_dir"]  # fmt: skip
@@ -151,3 +153,65 @@ def test_a_checkpoint_without_room_leaves_the_old_generation(engine: str) -> Non
         assert db.store.stats()["checkpoint"]["count"] == 1
     with marram.open(DIRECTORY, env=inner, **options_of(engine)) as again:
         assert dict(again) == {b"a": b"1", b"b": b"2"}
+
+
+REPLICA_OPERATIONS = ["write", "sync", "sync_data", "allocate", "truncate", "rename", "remove",
+                      "sync_dir", "open", "close", "read"]  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", VARIANTS)
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("operation", REPLICA_OPERATIONS)
+def test_p4_each_call_of_what_a_replica_does_fails_once(
+    operation: str, code: int, engine: str
+) -> None:
+    """Frames, a raised epoch, a copy, logs that go: afterwards the old state or the new."""
+    source = open_store(MemoryEnv(seed=3), directory="/data/source")
+    put(source, *(b"k%d" % number for number in range(30)), value=b"x" * 100)
+    copy = rows_of(source)
+    put(source, b"later")
+    frame = read_all(source, source.last - 1)[0]
+    states = [{}, state_of_store(source)]
+    states.append({place: held for place, held in states[1].items() if place[1] != b"later"})
+    for nth in itertools.count(1):
+        inner = MemoryEnv(seed=4)
+        env = FaultyEnv(inner)
+        store = open_store(env, engine, replica_log_bytes=300)
+        fault = env.add(Fault(operation, nth=nth, error=code))
+        error, reached, epoch = None, 0, 1
+        try:
+            installation = store.install(copy[0])
+            for rows in copy[1]:
+                installation.add(rows)
+            installation.finish()
+            reached = copy[0].sequence
+            store.append_frame(frame)
+            store.wait(store.last)
+            reached = store.last
+            store.checkpoint()
+            store.raise_epoch(6)
+            epoch = 6
+            store.checkpoint()
+            store.close()
+        except (Error, OSError) as raised:
+            error = raised
+        env.clear()
+        if not fault.fired:
+            break
+        if error is not None and store.closed is None and store.failure is None:
+            assert state_of_store(store) in states, "it goes on, with a state that was one"
+            put(store, b"on")
+            reached = store.last
+        if store.closed is None:
+            store.after_fork()
+        for survival in (0.0, 0.5, 1.0):
+            disk = inner.crash_clone(survival, nth)
+            again = open_store(disk, engine, replica_log_bytes=300)
+            assert again.last >= reached
+            assert again.epoch >= epoch
+            state = {k: v for k, v in state_of_store(again).items() if k[1] != b"on"}
+            assert state in states
+            count = sum(frame.count for frame in read_all(again, again.history.oldest))
+            assert count == again.last - again.history.oldest, "and a history without a gap"
+            again.close()
+    assert nth > 1 or operation == "read", "it never makes that call"

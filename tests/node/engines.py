@@ -33,6 +33,8 @@ MEMORY_ALONE = {
     # Count what is hidden and still held: in tables that is the compactions' affair.
     "test_active_expiry_can_be_turned_off",
     "test_keys_do_not_expire_during_a_pause",
+    "test_a_replica_hides_what_expired_by_the_primarys_clock_and_deletes_nothing",
+    "test_the_primary_deletes_what_expired_on_both",
 }
 
 

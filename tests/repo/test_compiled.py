@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from marram import compiled
+
+# Types, and what goes with them, that are inlined into leaves: its module serves the others.
+INLINED = {"marram.storage.sstable.raw"}
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -56,7 +61,7 @@ def test_every_file_of_types_belongs_to_a_leaf() -> None:
     typed = {
         ".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in SOURCE.rglob("*.pxd")
     }
-    assert typed <= set(compiled.MODULES)
+    assert typed <= {*compiled.MODULES} | INLINED
 
 
 def test_the_list_is_sorted_and_has_no_twins() -> None:
@@ -102,3 +107,47 @@ def test_where_one_is_missing_none_is_used(tmp_path: Path) -> None:
     assert all(file.endswith(".py") for file in files)
     done = run("import marram", partly, MARRAM_REQUIRE_COMPILED="1")
     assert f"not built: {compiled.MODULES[-1]}" in done.stderr
+
+
+def _declared(pxd: str) -> dict[str, set[str]]:
+    """Class -> the names its `cdef class` declares, and those of the classes it derives from."""
+    found: dict[str, set[str]] = {}
+    name = ""
+    for written in pxd.splitlines():
+        line = written.partition("#")[0].rstrip()
+        opened = re.match(r"cdef class (\w+)(?:\((\w+)\))?:", line)
+        if opened:
+            name = opened[1]
+            found[name] = {f"<{opened[2]}>"} if opened[2] else set()
+        elif line and not line.startswith((" ", "\t")):
+            name = ""
+        elif name and line.strip():
+            found[name] |= set(re.findall(r"\w+", line))
+    return found
+
+
+def test_a_leaf_declares_every_attribute_it_sets() -> None:
+    """The interpreter would not mind; the compiled class has no room for what is not declared."""
+    classes: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.pxd"):
+        classes |= _declared(path.read_text())
+    for path in SOURCE.rglob("*.pxd"):
+        mine = _declared(path.read_text())
+        for node in ast.walk(ast.parse(path.with_suffix(".py").read_text())):
+            if not isinstance(node, ast.ClassDef) or node.name not in mine:
+                continue
+            known = set(mine[node.name])
+            bases = [name for name in known if name.startswith("<")]
+            while bases:
+                inherited = classes.get(bases.pop().strip("<>"), set())
+                bases += [name for name in inherited if name.startswith("<")]
+                known |= inherited
+            known |= {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+            for target in ast.walk(node):
+                if (
+                    isinstance(target, ast.Attribute)
+                    and isinstance(target.ctx, ast.Store)
+                    and isinstance(target.value, ast.Name)
+                    and target.value.id == "self"
+                ):
+                    assert target.attr in known, f"{path.name}: {node.name}.{target.attr}"

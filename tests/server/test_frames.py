@@ -69,7 +69,7 @@ def test_every_op_answers_as_documented(running: Running) -> None:
         assert stats["server"]["connected_clients"] == 2
         refused = frames.ask(Op.REPLICATE)
         assert refused.status is Status.ERROR
-        assert "not supported" in refused.message
+        assert "has to be the first request" in refused.message
         assert frames.ask(Op.PING) == OK
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from marram.server.http import ROUTES
 from marram.server.http_json import Limits
+from marram.server.http_levels import ACK_LEVEL, ACKS, MIN_POSITION, WAIT_MS
 from marram.server.http_query import RANGE_PARAMETERS
 from marram.server.openapi import _DETAILS, document
 
@@ -43,7 +44,17 @@ def test_operations_are_complete() -> None:
 
 def test_the_parameters_of_a_scan_are_those_that_are_read() -> None:
     scan = DOCUMENT["paths"]["/v1/kv"]["get"]
-    assert tuple(p["name"] for p in scan["parameters"]) == RANGE_PARAMETERS
+    in_query = [p["name"] for p in scan["parameters"] if p["in"] == "query"]
+    assert tuple(in_query) == RANGE_PARAMETERS
+
+
+def test_reads_and_writes_name_the_headers_about_replicas() -> None:
+    def headers(method: str) -> list[str]:
+        operation = DOCUMENT["paths"]["/v1/kv/{key}"][method]
+        return [p["name"] for p in operation["parameters"] if p["in"] == "header"]
+
+    assert headers("get") == [MIN_POSITION, WAIT_MS]
+    assert headers("put") == headers("delete") == [MIN_POSITION, WAIT_MS, ACKS, ACK_LEVEL]
 
 
 def test_it_is_openapi_3_1() -> None:

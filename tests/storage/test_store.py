@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import pathlib
 import subprocess
@@ -15,7 +16,16 @@ import marram
 from marram.coding.batch import delete, put
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
-from marram.errors import Closed, Forked, InvalidArgument, Locked, NotAStore, StoreFailed, StoreFull
+from marram.errors import (
+    Closed,
+    Corruption,
+    Forked,
+    InvalidArgument,
+    Locked,
+    NotAStore,
+    StoreFailed,
+    StoreFull,
+)
 from marram.storage.options import Options
 from marram.storage.store import Position, Store
 
@@ -428,3 +438,27 @@ def test_a_snapshot_may_be_let_go_after_the_store(tmp_path: pathlib.Path) -> Non
 def test_positions_compare_in_commit_order() -> None:
     assert Position(1, 9) < Position(1, 10) < Position(2, 1)
     assert str(Position(1, 9)) == "1-9"
+
+
+# -- loading ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(enabled: bool) -> None:
+    env = MemoryEnv()
+    store = open_store(env)
+    store.append([put(0, b"k", b"v")])
+    store.close()
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+
+        open_store(env).close()
+        assert gc.isenabled() == enabled
+
+        env.mutate(f"{DIRECTORY}/checkpoint.0", 40, b"\xff")
+        with pytest.raises(Corruption):
+            open_store(env)
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()

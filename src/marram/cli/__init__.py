@@ -7,9 +7,10 @@ Owns arguments, terminals, exit codes and messages for people; not what is done 
     options.py     options that commands share; opening what they name
     oneshot.py     get put delete scan
     upkeep.py      checkpoint backup restore verify stats
-    transfer.py    dump load
+    transfer.py    dump load; sink.py is where rows go
+    redis_import.py  import, from what redis_source.py reads
     serve.py       serve
-    bench.py       bench; load.py makes the load
+    bench.py       bench; marram.bench measures
     shell.py       shell; session.py runs its lines, with backends.py, words.py, parse.py,
                    grammar.py, completion.py, render.py, prompt.py
     progress.py    progress bars, on terminals only

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -38,8 +39,11 @@ _COMMANDS = {
     "restore": "upkeep",
     "verify": "upkeep",
     "convert": "tables",
+    "promote": "promote",
+    "follow": "promote",
     "dump": "transfer",
     "load": "transfer",
+    "import": "redis_import",
     "bench": "bench",
 }
 """Commands by name, in the order help lists them, and the module of this package that has each."""
@@ -59,7 +63,8 @@ class _Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return super().get_command(ctx, cmd_name)
-        found = getattr(import_module(f"marram.cli.{module}"), cmd_name)
+        attribute = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        found = getattr(import_module(f"marram.cli.{module}"), attribute)
         assert isinstance(found, click.Command)
         return found
 

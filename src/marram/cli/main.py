@@ -18,6 +18,7 @@ _EXTRAS = {
     "starlette": "server",
     "uvicorn": "server",
     "prometheus_client": "server",
+    "matplotlib": "bench",
 }
 
 

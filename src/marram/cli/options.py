@@ -100,6 +100,16 @@ def directory_options(function: Callable[Concatenate[Place, P], R]) -> Callable[
     return _directory_option(_placed(function))
 
 
+def server_options(function: Callable[Concatenate[Place, P], R]) -> Callable[..., R]:
+    """Give a command --connect, which has to be there; it gets a Place as its first argument."""
+
+    @wraps(function)
+    def wrapper(address: str, ask_password: bool, *args: P.args, **kwargs: P.kwargs) -> R:
+        return function(make_place(None, address, 0, ask_password), *args, **kwargs)
+
+    return _connect_options(wrapper, required=True)
+
+
 def _placed(function: Callable[Concatenate[Place, P], R]) -> Callable[..., R]:
     @wraps(function)
     def wrapper(
@@ -122,10 +132,12 @@ def _directory_option(function: Callable[..., R]) -> Callable[..., R]:
     )(function)
 
 
-def _connect_options(function: Callable[..., R]) -> Callable[..., R]:
+def _connect_options(function: Callable[..., R], *, required: bool = False) -> Callable[..., R]:
+    which = "The server" if required else "A server instead"
     decorated = click.option(
-        "--connect", "address", metavar="HOST:PORT", help="A server instead (or a marram:// URL)."
-    )(function)
+        "--connect", "address", metavar="HOST:PORT", required=required,
+        help=f"{which} (or a marram:// URL).",
+    )(function)  # fmt: skip
     return click.option(
         "--ask-password", is_flag=True,
         help="Ask for the server's password; MARRAM_PASSWORD is used otherwise.",

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from marram.errors import InvalidArgument
 from marram.server.config import OPTIONS, PORT, SWITCH, Option, load
+
+_ALIASES: Final = {"replica_of": ("--backup-of",)}
 
 
 def _flags(function: Callable[..., int]) -> Callable[..., int]:
@@ -25,15 +27,16 @@ def _flags(function: Callable[..., int]) -> Callable[..., int]:
             flag = f"{option.flag}/--no-{option.flag[2:]}"
             function = click.option(flag, name, default=None, help=text)(function)
         else:
-            function = click.option(option.flag, name, metavar=_metavar(option), help=text)(
-                function
-            )
+            flags = (option.flag, *_ALIASES.get(name, ()))
+            function = click.option(*flags, name, metavar=_metavar(option), help=text)(function)
     return function
 
 
 def _metavar(option: Option) -> str:
     if option.choices:
         return "|".join(option.choices)
+    if option.name == "replica_of":
+        return "HOST:FRAMEPORT|none"
     if option.kind is PORT:
         return "PORT"
     return (option.unit or option.kind.name.split()[-1]).upper()

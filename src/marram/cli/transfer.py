@@ -1,6 +1,7 @@
 """dump and load: a store as JSON Lines, and back.
 
-Owns where rows come from and go to, in which batches; the lines are storage/dump.py's.
+Owns where rows come from, and in which batches they go; the lines are storage/dump.py's, the
+places that batches go to sink.py's.
 
 T1  a dump of a directory is the state at one position. Of a server it is one position for each
     keyspace, and a deadline that is changed while it runs may be the new one.
@@ -30,6 +31,7 @@ from marram.cli.options import (
     whole_place_options,
 )
 from marram.cli.progress import Callback
+from marram.cli.sink import ServerSink, Sink, StoreSink
 from marram.env import posix_env
 from marram.errors import InvalidArgument
 from marram.storage.dump import Row, dump_line, parse_line, read_lines
@@ -102,10 +104,10 @@ def load(place: Place, no_create: bool, engine: str | None, as_json: bool, file:
             size = source.seek(0, 2)
             source.seek(0)
         if place.directory is None:
-            sink: _StoreSink | _ServerSink = _ServerSink(stack.enter_context(place.connect()))
+            sink: Sink = ServerSink(stack.enter_context(place.connect()))
         else:
             db = place.open_directory(create=not no_create, engine=engine)
-            sink = _StoreSink(stack.enter_context(db))
+            sink = StoreSink(stack.enter_context(db))
         told = stack.enter_context(progress.show("load", size=True))
         loaded, expired = _load(source, sink, size, told)
     if as_json:
@@ -164,58 +166,9 @@ def _new_file(path: str) -> BinaryIO:
 # -- load ------------------------------------------------------------------------------------------
 
 
-class _StoreSink:
-    """Batches into an open store."""
-
-    def __init__(self, db: DB) -> None:
-        self._store = db.store
-        self.limits = db.store.options.max_key_bytes, db.store.options.max_value_bytes
-
-    def now_ms(self) -> int:
-        """The store's time."""
-        return self._store.now_ms()
-
-    def apply(self, rows: list[Row]) -> None:
-        """Write one batch and wait for it."""
-        from marram.coding.batch import PUT, Change
-
-        changes: list[Change] = [
-            (PUT, keyspace, key, value, deadline_ms, type_)
-            for keyspace, key, value, deadline_ms, type_ in rows
-        ]
-        self._store.wait(self._store.append(changes))
-
-
-class _ServerSink:
-    """Batches to a server; each is of one keyspace."""
-
-    def __init__(self, server: RemoteDB) -> None:
-        from marram.client.calls import MAX_KEY_BYTES, MAX_VALUE_BYTES
-
-        self._server = server
-        self.limits = MAX_KEY_BYTES, MAX_VALUE_BYTES
-
-    def now_ms(self) -> int:
-        """The server's time."""
-        from marram.client import calls
-
-        return self._server.run(calls.time_ms())
-
-    def apply(self, rows: list[Row]) -> None:
-        """Write one batch and wait for it."""
-        from marram.client.calls import Writes
-
-        writes = Writes()
-        for _, key, value, deadline_ms, _ in rows:
-            writes.put_until(key, value, deadline_ms)
-        self._server.keyspace(rows[0][0]).run(writes.commit_if(0))
-
-
-def _load(
-    source: BinaryIO, sink: _StoreSink | _ServerSink, size: int, told: Callback | None
-) -> tuple[int, int]:
+def _load(source: BinaryIO, sink: Sink, size: int, told: Callback | None) -> tuple[int, int]:
     """Returns how many records were written, and how many left out. Raises InvalidArgument."""
-    max_key, max_value = sink.limits
+    max_key, max_value = sink.max_key_bytes, sink.max_value_bytes
     now_ms = sink.now_ms()
     batch: list[Row] = []
     batch_bytes = loaded = expired = done = last_line = 0

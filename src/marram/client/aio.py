@@ -28,6 +28,7 @@ from marram.client.aio_views import (
     run_on,
 )
 from marram.client.calls import CHUNK_ROWS, MISSING, Call, Pair, Slices
+from marram.client.levels import Acks, acked, behind, wait_ms_of, wait_position
 from marram.client.opening import Keys, Lists, Opening, Rows
 from marram.client.stream import Line
 from marram.client.url import Target, parse_url
@@ -93,28 +94,44 @@ class AsyncRemoteDB:
     # -- points ----------------------------------------------------------------------------------
 
     @overload
-    async def get(self, key: bytes) -> bytes | None: ...
+    async def get(self, key: bytes, *, at_least: Position | None = None) -> bytes | None: ...
     @overload
-    async def get(self, key: bytes, default: T) -> bytes | T: ...
-    async def get(self, key: bytes, default: Any = None) -> Any:
-        """The value of `key`, or `default` where there is none."""
+    async def get(
+        self, key: bytes, default: T, *, at_least: Position | None = None
+    ) -> bytes | T: ...
+    async def get(
+        self, key: bytes, default: Any = None, *, at_least: Position | None = None
+    ) -> Any:
+        """The value of `key`, or `default` where there is none.
+
+        at_least: read a state that holds this position (a replica waits for it). Raises Behind.
+        """
+        await self.reach(at_least)
         return await self.run(calls.get(key, default))
 
-    async def put(self, key: bytes, value: bytes, ttl: float | None = None) -> None:
-        """Set `key` to `value`; ttl: seconds until it stops existing, or None for never."""
-        await self.run(calls.put(key, value, ttl))
+    async def put(
+        self, key: bytes, value: bytes, ttl: float | None = None, *, acks: int | Acks = 0
+    ) -> None:
+        """Set `key` to `value`; ttl: seconds until it stops existing, or None for never.
 
-    async def delete(self, key: bytes) -> bool:
+        acks: replicas that have to have it on disk (Acks for more), 0 for what the server asks.
+        Raises NoReplicas: nothing changed; OutcomeUnknown: too few had it in time.
+        """
+        await self.run(acked(calls.put(key, value, ttl), acks))
+
+    async def delete(self, key: bytes, *, acks: int | Acks = 0) -> bool:
         """Remove `key`; returns whether it was there."""
-        return await self.run(calls.delete(key))
+        return await self.run(acked(calls.delete(key), acks))
 
     async def contains(self, key: bytes) -> bool:
         """Whether `key` is there."""
         return await self.run(calls.exists(key))
 
-    async def compare_and_set(self, key: bytes, expected: bytes | None, new: bytes | None) -> bool:
+    async def compare_and_set(
+        self, key: bytes, expected: bytes | None, new: bytes | None, *, acks: int | Acks = 0
+    ) -> bool:
         """Set `key` to `new` if it holds `expected` (None: is missing); whether it did."""
-        return await self.run(calls.compare_and_set(key, expected, new))
+        return await self.run(acked(calls.compare_and_set(key, expected, new), acks))
 
     async def ttl(self, key: bytes) -> float | None:
         """Seconds until `key` stops existing, or None. Raises NotFound."""
@@ -149,18 +166,25 @@ class AsyncRemoteDB:
     # -- many ------------------------------------------------------------------------------------
 
     async def put_many(
-        self, items: Mapping[bytes, bytes] | Iterable[Pair], ttl: float | None = None
+        self,
+        items: Mapping[bytes, bytes] | Iterable[Pair],
+        ttl: float | None = None,
+        *,
+        acks: int | Acks = 0,
     ) -> None:
         """Set many keys in one atomic batch."""
         if ttl is None:
-            await self.run(calls.put_many(items))
+            await self.run(acked(calls.put_many(items), acks))
             return
-        async with self.batch() as batch:
+        async with self.batch(acks=acks) as batch:
             for key, value in items.items() if isinstance(items, Mapping) else items:
                 batch.put(key, value, ttl)
 
-    async def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+    async def get_many(
+        self, keys: Iterable[bytes], *, at_least: Position | None = None
+    ) -> list[bytes | None]:
         """The values of `keys`, in their order, None for missing ones."""
+        await self.reach(at_least)
         return await self.run(calls.get_many(keys))
 
     async def count(self) -> int:
@@ -171,9 +195,9 @@ class AsyncRemoteDB:
         """Remove every key of this keyspace, in one step."""
         await self.run(calls.clear())
 
-    def batch(self) -> AsyncRemoteBatch:
+    def batch(self, *, acks: int | Acks = 0) -> AsyncRemoteBatch:
         """`async with db.batch() as b`: its puts and deletes become one atomic batch."""
-        return AsyncRemoteBatch(self)
+        return AsyncRemoteBatch(self, acks)
 
     def scan(
         self,
@@ -182,9 +206,12 @@ class AsyncRemoteDB:
         stop: bytes | None = None,
         reverse: bool = False,
         limit: int | None = None,
+        *,
+        at_least: Position | None = None,
     ) -> Rows:
         """The pairs with start <= key < stop and the prefix, in key order, at one position."""
-        return Rows(RemoteChunks(self, Slices(prefix, start, stop, reverse, limit, CHUNK_ROWS)))
+        slices = Slices(prefix, start, stop, reverse, limit, CHUNK_ROWS)
+        return Rows(RemoteChunks(self, slices, at_least=at_least))
 
     def scan_chunks(
         self,
@@ -194,27 +221,31 @@ class AsyncRemoteDB:
         reverse: bool = False,
         limit: int | None = None,
         chunk: int = CHUNK_ROWS,
+        *,
+        at_least: Position | None = None,
     ) -> Lists:
         """scan(), in lists of at most `chunk` pairs: what one round trip brings."""
-        return Lists(RemoteChunks(self, Slices(prefix, start, stop, reverse, limit, chunk)))
+        slices = Slices(prefix, start, stop, reverse, limit, chunk)
+        return Lists(RemoteChunks(self, slices, at_least=at_least))
 
     def __aiter__(self) -> Keys:
         """The keys, in order."""
         return Keys(self.scan())
 
-    def snapshot(self) -> Opening[AsyncRemoteSnapshot]:
+    def snapshot(self, *, at_least: Position | None = None) -> Opening[AsyncRemoteSnapshot]:
         """`async with db.snapshot() as s`: a read view of the state now."""
 
         async def opened() -> AsyncRemoteSnapshot:
+            await self.reach(at_least)
             return AsyncRemoteSnapshot(await open_snapshot(self._line))
 
         return Opening(opened)
 
-    def transaction(self) -> Opening[AsyncRemoteTransaction]:
+    def transaction(self, *, acks: int | Acks = 0) -> Opening[AsyncRemoteTransaction]:
         """`async with db.transaction() as t`; raises Conflict at its end where it lost a race."""
 
         async def opened() -> AsyncRemoteTransaction:
-            return AsyncRemoteTransaction(await open_snapshot(self._line))
+            return AsyncRemoteTransaction(await open_snapshot(self._line), acks)
 
         return Opening(opened)
 
@@ -234,6 +265,15 @@ class AsyncRemoteDB:
     async def ping(self) -> None:
         """Return when the server has answered. Raises ConnectionLost."""
         await self.run(calls.ping())
+
+    async def promote(self) -> Position:
+        """Have the server take writes, in a new epoch, where it is a replica; its position then."""
+        await self._run_aside(calls.promote())
+        return await self.position()
+
+    async def follow(self, host: str, port: int) -> None:
+        """Have the server be a read-only replica of the one whose frame port that is."""
+        await self._run_aside(calls.follow(host, port))
 
     async def checkpoint(self) -> None:
         """Have the server write its state to a new generation; returns when that is done."""
@@ -290,6 +330,17 @@ class AsyncRemoteDB:
     def line(self) -> Line:
         """The connections of this keyspace."""
         return self._line
+
+    async def reach(self, position: Position | None) -> None:
+        """Return once the server holds a position, if one is given. Raises Behind.
+
+        Other tasks' calls go on meanwhile: what may take long is asked on a connection of its own.
+        """
+        if position is None or await self.run(wait_position(position, 1)):
+            return
+        wait_ms = wait_ms_of(self._line.timeout_s)
+        if not await self._run_aside(wait_position(position, wait_ms)):
+            raise behind(position)
 
     async def run(self, call: Call[T]) -> T:
         """Run one call (calls.py), as R1 and R2 say."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from marram.client import calls
 from marram.client.calls import CHUNK_ROWS, Call, Opened, Pair, Slices, Writes
+from marram.client.levels import Acks, acked, checked_acks
 from marram.client.opening import Chunks, Rows
 from marram.client.reads import Overlay, ReadsAndWrites
 from marram.client.stream import Line, Stream
@@ -129,11 +130,18 @@ class Held:
 class RemoteChunks:
     """The chunks of a scan, at a snapshot given, or at one that lasts as long as the scan."""
 
-    __slots__ = ("_db", "_held", "_slices")
+    __slots__ = ("_at_least", "_db", "_held", "_slices")
 
-    def __init__(self, db: AsyncRemoteDB | None, slices: Slices, held: Held | None = None) -> None:
+    def __init__(
+        self,
+        db: AsyncRemoteDB | None,
+        slices: Slices,
+        held: Held | None = None,
+        at_least: Position | None = None,
+    ) -> None:
         """Either db or held is given."""
         self._db = db
+        self._at_least = at_least
         self._slices = slices
         self._held = held
 
@@ -145,6 +153,7 @@ class RemoteChunks:
         held = self._held
         if held is None:
             assert self._db is not None
+            await self._db.reach(self._at_least)
             held = self._held = await open_snapshot(self._db.line)
         rows = slices.taken(await held.run(slices.call(held.opened)))
         if slices.done and self._db is not None:
@@ -181,10 +190,11 @@ class _Overlaid:
 class AsyncRemoteBatch:
     """Collects changes for one atomic commit. A ttl counts from the commit."""
 
-    __slots__ = ("_db", "_writes")
+    __slots__ = ("_acks", "_db", "_writes")
 
-    def __init__(self, db: AsyncRemoteDB) -> None:
+    def __init__(self, db: AsyncRemoteDB, acks: int | Acks = 0) -> None:
         self._db = db
+        self._acks = checked_acks(acks)
         self._writes = Writes()
 
     def put(self, key: bytes, value: bytes, ttl: float | None = None) -> None:
@@ -217,9 +227,9 @@ class AsyncRemoteBatch:
         now_ms = await self._db.run(calls.time_ms()) if writes.needs_time else 0
         if writes.has_ranges:
             held = await open_snapshot(self._db.line)
-            await held.end(writes.commit_at(held.opened, (), (), now_ms))
+            await held.end(acked(writes.commit_at(held.opened, (), (), now_ms), self._acks))
         else:
-            await self._db.run(writes.commit_if(now_ms))
+            await self._db.run(acked(writes.commit_if(now_ms), self._acks))
 
 
 class AsyncRemoteSnapshot:
@@ -280,11 +290,12 @@ class AsyncRemoteSnapshot:
 class AsyncRemoteTransaction:
     """Reads one snapshot, collects writes, commits if nothing it read has changed since."""
 
-    __slots__ = ("_held", "_log", "_snapshot")
+    __slots__ = ("_acks", "_held", "_log", "_snapshot")
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Held, acks: int | Acks = 0) -> None:
         """Use AsyncRemoteDB.transaction()."""
         self._held = held
+        self._acks = checked_acks(acks)
         self._snapshot = AsyncRemoteSnapshot(held)
         self._log = ReadsAndWrites()
 
@@ -339,7 +350,8 @@ class AsyncRemoteTransaction:
             await held.close()
             return
         now_ms = await held.run(calls.time_ms()) if log.writes.needs_time else 0
-        await held.end(log.writes.commit_at(held.opened, list(log.keys), log.ranges, now_ms))
+        call = log.writes.commit_at(held.opened, list(log.keys), log.ranges, now_ms)
+        await held.end(acked(call, self._acks))
 
     async def rollback(self) -> None:
         """Forget the writes; the context does it when an exception leaves it."""

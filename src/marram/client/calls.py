@@ -227,6 +227,16 @@ def ping() -> Call[None]:
     return Call([(b"PING",)], lambda replies: _refuse(replies[0]))
 
 
+def promote() -> Call[None]:
+    """REPLICAOF NO ONE."""
+    return Call([(b"REPLICAOF", b"NO", b"ONE")], read_ok, patient=True)
+
+
+def follow(host: str, port: int) -> Call[None]:
+    """REPLICAOF."""
+    return Call([(b"REPLICAOF", host.encode(), b"%d" % port)], read_ok, patient=True)
+
+
 def checkpoint() -> Call[None]:
     """CHECKPOINT."""
     return Call([(b"CHECKPOINT",)], read_ok, patient=True)

@@ -96,7 +96,7 @@ class _NotingStore(Store):
         self.__dict__ = store.__dict__
         self.noted = 0
 
-    def wait(self, sequence: int) -> None:
+    def wait(self, sequence: int, timeout_s: float | None = None) -> None:
         """Note the position instead; _Face awaits it before the answer is given away."""
         self.noted = max(self.noted, sequence)
 
@@ -167,32 +167,40 @@ class AsyncDB(_Face):
     # -- points ----------------------------------------------------------------------------------
 
     @overload
-    async def get(self, key: bytes) -> bytes | None: ...
+    async def get(self, key: bytes, *, at_least: Position | None = None) -> bytes | None: ...
     @overload
-    async def get(self, key: bytes, default: T) -> bytes | T: ...
-    async def get(self, key: bytes, default: Any = None) -> Any:
+    async def get(
+        self, key: bytes, default: T, *, at_least: Position | None = None
+    ) -> bytes | T: ...
+    async def get(
+        self, key: bytes, default: Any = None, *, at_least: Position | None = None
+    ) -> Any:
         """The value of `key`, or `default` where there is none."""
         try:
-            return self._db.get(key, default)
+            return self._db.get(key, default, at_least=at_least)
         finally:
             if self._store.noted:
                 await self._settle()
 
-    async def put(self, key: bytes, value: bytes, ttl: float | None = None) -> None:
+    async def put(
+        self, key: bytes, value: bytes, ttl: float | None = None, *, acks: int = 0
+    ) -> None:
         """Set `key` to `value`; ttl: seconds until it stops existing, or None for never."""
-        await self._run(self._db.put, key, value, ttl)
+        await self._run(self._db.put, key, value, ttl, acks=acks)
 
-    async def delete(self, key: bytes) -> bool:
+    async def delete(self, key: bytes, *, acks: int = 0) -> bool:
         """Remove `key`; returns whether it was there."""
-        return await self._run(self._db.delete, key)
+        return await self._run(self._db.delete, key, acks=acks)
 
     async def contains(self, key: bytes) -> bool:
         """Whether `key` is there."""
         return await self.get(key, _MISSING) is not _MISSING
 
-    async def compare_and_set(self, key: bytes, expected: bytes | None, new: bytes | None) -> bool:
+    async def compare_and_set(
+        self, key: bytes, expected: bytes | None, new: bytes | None, *, acks: int = 0
+    ) -> bool:
         """Set `key` to `new` if it holds `expected` (None: is missing); whether it did."""
-        return await self._run(self._db.compare_and_set, key, expected, new)
+        return await self._run(self._db.compare_and_set, key, expected, new, acks=acks)
 
     async def ttl(self, key: bytes) -> float | None:
         """Seconds until `key` stops existing, or None. Raises NotFound."""
@@ -221,14 +229,20 @@ class AsyncDB(_Face):
     # -- many ------------------------------------------------------------------------------------
 
     async def put_many(
-        self, items: Mapping[bytes, bytes] | Iterable[Pair], ttl: float | None = None
+        self,
+        items: Mapping[bytes, bytes] | Iterable[Pair],
+        ttl: float | None = None,
+        *,
+        acks: int = 0,
     ) -> None:
         """Set many keys in one atomic batch."""
-        await self._run(self._db.put_many, items, ttl)
+        await self._run(self._db.put_many, items, ttl, acks=acks)
 
-    async def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+    async def get_many(
+        self, keys: Iterable[bytes], *, at_least: Position | None = None
+    ) -> list[bytes | None]:
         """The values of `keys`, in their order, None for missing ones."""
-        return await self._run(self._db.get_many, keys)
+        return await self._run(self._db.get_many, keys, at_least=at_least)
 
     async def count(self) -> int:
         """How many keys there are."""
@@ -238,9 +252,9 @@ class AsyncDB(_Face):
         """Remove every key of this keyspace, in one step."""
         await self._run(self._db.clear)
 
-    def batch(self) -> AsyncBatch:
+    def batch(self, *, acks: int = 0) -> AsyncBatch:
         """`async with db.batch() as b`: its puts and deletes become one atomic batch."""
-        return AsyncBatch(self._store, self._commits, self._db.batch())
+        return AsyncBatch(self._store, self._commits, self._db.batch(acks=acks))
 
     def scan(
         self,
@@ -249,9 +263,11 @@ class AsyncDB(_Face):
         stop: bytes | None = None,
         reverse: bool = False,
         limit: int | None = None,
+        *,
+        at_least: Position | None = None,
     ) -> Rows:
         """The pairs with start <= key < stop and the prefix, in key order, at one position."""
-        return Rows(self._chunks(prefix, start, stop, reverse, limit))
+        return Rows(self._chunks(prefix, start, stop, reverse, limit, at_least=at_least))
 
     def scan_chunks(
         self,
@@ -261,28 +277,30 @@ class AsyncDB(_Face):
         reverse: bool = False,
         limit: int | None = None,
         chunk: int = CHUNK_ROWS,
+        *,
+        at_least: Position | None = None,
     ) -> Lists:
         """scan(), in lists of at most `chunk` pairs."""
-        return Lists(self._chunks(prefix, start, stop, reverse, limit, chunk))
+        return Lists(self._chunks(prefix, start, stop, reverse, limit, chunk, at_least=at_least))
 
     def __aiter__(self) -> Keys:
         """The keys, in order."""
         return Keys(self.scan())
 
-    def snapshot(self) -> Opening[AsyncSnapshot]:
+    def snapshot(self, *, at_least: Position | None = None) -> Opening[AsyncSnapshot]:
         """`async with db.snapshot() as s`: a read view of the state now."""
 
         async def opened() -> AsyncSnapshot:
-            snapshot = await self._run(self._db.snapshot)
+            snapshot = await self._run(self._db.snapshot, at_least=at_least)
             return AsyncSnapshot(self._store, self._commits, snapshot)
 
         return Opening(opened)
 
-    def transaction(self) -> Opening[AsyncTransaction]:
+    def transaction(self, *, acks: int = 0) -> Opening[AsyncTransaction]:
         """`async with db.transaction() as t`; raises Conflict at its end where it lost a race."""
 
         async def opened() -> AsyncTransaction:
-            transaction = await self._run(self._db.transaction)
+            transaction = await self._run(self._db.transaction, acks=acks)
             return AsyncTransaction(self._store, self._commits, transaction)
 
         return Opening(opened)
@@ -357,8 +375,9 @@ class AsyncDB(_Face):
 
     # -- private ---------------------------------------------------------------------------------
 
-    def _chunks(self, *args: Any) -> _LocalChunks:
-        return _LocalChunks(self._store, self._commits, self._db.scan_chunks(*args))
+    def _chunks(self, *args: Any, at_least: Position | None) -> _LocalChunks:
+        chunks = self._db.scan_chunks(*args, at_least=at_least)
+        return _LocalChunks(self._store, self._commits, chunks)
 
     async def _aside(self, work: Callable[[], T]) -> T:
         return await aside(self._store.env, "marram-aside", work)

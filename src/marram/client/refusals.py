@@ -7,10 +7,14 @@ Threading: pure functions.
 
 from __future__ import annotations
 
+import re
+
 from marram.errors import (
+    Behind,
     Conflict,
     Corruption,
     Error,
+    NoReplicas,
     NotLeader,
     OutcomeUnknown,
     ReadOnly,
@@ -21,10 +25,14 @@ from marram.errors import (
 from marram.protocol.replies import ErrorReply
 from marram.storage.entry import WrongType
 
+_PRIMARY = re.compile(r"the primary at (\S+)$")
+
 _CLASSES: dict[str, type[Error]] = {
     "CONFLICT": Conflict,
     "CORRUPTION": Corruption,
     "MISCONF": StoreFailed,
+    "NOPOSITION": Behind,
+    "NOREPLICAS": NoReplicas,
     "NOTLEADER": NotLeader,
     "OOM": StoreFull,
     "OUTCOMEUNKNOWN": OutcomeUnknown,
@@ -38,4 +46,7 @@ def refusal(reply: ErrorReply) -> Error:
     kind = _CLASSES.get(reply.code)
     if kind is None:
         return ServerError(reply.text)
+    primary = _PRIMARY.search(reply.text) if kind is ReadOnly else None
+    if primary is not None:
+        return NotLeader(reply.text.partition(" ")[2], primary[1])
     return kind(reply.text.partition(" ")[2] or reply.text)

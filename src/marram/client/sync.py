@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar, overload
 from marram.client import calls
 from marram.client.calls import CHUNK_ROWS, MISSING, Call, Pair, Slices
 from marram.client.connection import Pool
+from marram.client.levels import Acks, acked, reached
 from marram.client.url import Target, parse_url
 from marram.client.views import Reader, RemoteBatch, RemoteSnapshot, RemoteTransaction
 from marram.errors import ConnectionLost, InvalidArgument, NotFound, OutcomeUnknown
@@ -99,30 +100,39 @@ class RemoteDB(MutableMapping[bytes, bytes]):
     # -- points ----------------------------------------------------------------------------------
 
     @overload
-    def get(self, key: bytes) -> bytes | None: ...
+    def get(self, key: bytes, *, at_least: Position | None = None) -> bytes | None: ...
     @overload
-    def get(self, key: bytes, default: T) -> bytes | T: ...
-    def get(self, key: bytes, default: Any = None) -> Any:
-        """The value of `key`, or `default` where there is none."""
-        return self.run(calls.get(key, default))
+    def get(self, key: bytes, default: T, *, at_least: Position | None = None) -> bytes | T: ...
+    def get(self, key: bytes, default: Any = None, *, at_least: Position | None = None) -> Any:
+        """The value of `key`, or `default` where there is none.
 
-    def put(self, key: bytes, value: bytes, ttl: float | None = None) -> None:
+        at_least: read a state that holds this position (a replica waits for it). Raises Behind.
+        """
+        return self._read(calls.get(key, default), at_least)
+
+    def put(
+        self, key: bytes, value: bytes, ttl: float | None = None, *, acks: int | Acks = 0
+    ) -> None:
         """Set `key` to `value`; ttl: seconds until it stops existing, or None for never.
 
-        Raises InvalidType, InvalidArgument, StoreFull (nothing changed), OutcomeUnknown (R1).
+        acks: replicas that have to have it on disk (Acks for more), 0 for what the server asks.
+        Raises InvalidType, InvalidArgument, StoreFull, NoReplicas (nothing changed),
+        OutcomeUnknown (R1, or too few replicas had it in time).
         """
-        self.run(calls.put(key, value, ttl))
+        self.run(acked(calls.put(key, value, ttl), acks))
 
-    def delete(self, key: bytes) -> bool:
+    def delete(self, key: bytes, *, acks: int | Acks = 0) -> bool:
         """Remove `key`; returns whether it was there."""
-        return self.run(calls.delete(key))
+        return self.run(acked(calls.delete(key), acks))
 
-    def compare_and_set(self, key: bytes, expected: bytes | None, new: bytes | None) -> bool:
+    def compare_and_set(
+        self, key: bytes, expected: bytes | None, new: bytes | None, *, acks: int | Acks = 0
+    ) -> bool:
         """Set `key` to `new` if it holds `expected`; returns whether it did.
 
         expected None: the key must be missing; new None: delete it. The deadline goes.
         """
-        return self.run(calls.compare_and_set(key, expected, new))
+        return self.run(acked(calls.compare_and_set(key, expected, new), acks))
 
     def ttl(self, key: bytes) -> float | None:
         """Seconds until `key` stops existing, or None where it has no deadline. Raises NotFound."""
@@ -139,23 +149,29 @@ class RemoteDB(MutableMapping[bytes, bytes]):
     # -- many ------------------------------------------------------------------------------------
 
     def put_many(
-        self, items: Mapping[bytes, bytes] | Iterable[Pair], ttl: float | None = None
+        self,
+        items: Mapping[bytes, bytes] | Iterable[Pair],
+        ttl: float | None = None,
+        *,
+        acks: int | Acks = 0,
     ) -> None:
         """Set many keys in one atomic batch."""
         if ttl is None:
-            self.run(calls.put_many(items))
+            self.run(acked(calls.put_many(items), acks))
         else:
-            with self.batch() as batch:
+            with self.batch(acks=acks) as batch:
                 for key, value in items.items() if isinstance(items, Mapping) else items:
                     batch.put(key, value, ttl)
 
-    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+    def get_many(
+        self, keys: Iterable[bytes], *, at_least: Position | None = None
+    ) -> list[bytes | None]:
         """The values of `keys`, in their order, None for missing ones."""
-        return self.run(calls.get_many(keys))
+        return self._read(calls.get_many(keys), at_least)
 
-    def batch(self) -> RemoteBatch:
+    def batch(self, *, acks: int | Acks = 0) -> RemoteBatch:
         """A context whose puts and deletes become one atomic batch when it ends without error."""
-        return RemoteBatch(self)
+        return RemoteBatch(self, acks)
 
     def scan(
         self,
@@ -164,9 +180,11 @@ class RemoteDB(MutableMapping[bytes, bytes]):
         stop: bytes | None = None,
         reverse: bool = False,
         limit: int | None = None,
+        *,
+        at_least: Position | None = None,
     ) -> Iterator[Pair]:
         """The pairs with start <= key < stop and the prefix, in key order, at one position."""
-        for rows in self.scan_chunks(prefix, start, stop, reverse, limit):
+        for rows in self.scan_chunks(prefix, start, stop, reverse, limit, at_least=at_least):
             yield from rows
 
     def scan_chunks(
@@ -177,6 +195,8 @@ class RemoteDB(MutableMapping[bytes, bytes]):
         reverse: bool = False,
         limit: int | None = None,
         chunk: int = CHUNK_ROWS,
+        *,
+        at_least: Position | None = None,
     ) -> Iterator[list[Pair]]:
         """scan(), in lists of at most `chunk` pairs: what one round trip brings."""
         slices = Slices(prefix, start, stop, reverse, limit, chunk)
@@ -184,7 +204,7 @@ class RemoteDB(MutableMapping[bytes, bytes]):
             return
         # Abandoned half-way, the reader goes with the generator and closes its connection, which
         # makes the server forget the snapshot.
-        reader = Reader(self._pool)
+        reader = Reader(self._pool, at_least)
         while not slices.done:
             rows = slices.taken(reader.run(slices.call(reader.opened)))
             if slices.done:
@@ -192,16 +212,16 @@ class RemoteDB(MutableMapping[bytes, bytes]):
             if rows:
                 yield rows
 
-    def snapshot(self) -> RemoteSnapshot:
+    def snapshot(self, *, at_least: Position | None = None) -> RemoteSnapshot:
         """A read view of the state now, until it is closed; use it as a context."""
-        return RemoteSnapshot(self._pool)
+        return RemoteSnapshot(self._pool, at_least)
 
-    def transaction(self) -> RemoteTransaction:
+    def transaction(self, *, acks: int | Acks = 0) -> RemoteTransaction:
         """A context that reads one snapshot and commits only if nothing it read has changed.
 
         Raises Conflict at its end where another writer came first; run it again then.
         """
-        return RemoteTransaction(self)
+        return RemoteTransaction(self, acks)
 
     def keyspace(self, number: int) -> RemoteDB:
         """Another of the server's sixteen keyspaces; it shares this handle's life."""
@@ -289,6 +309,15 @@ class RemoteDB(MutableMapping[bytes, bytes]):
         """Return when the server has answered. Raises ConnectionLost."""
         self.run(calls.ping())
 
+    def promote(self) -> Position:
+        """Have the server take writes, in a new epoch, where it is a replica; its position then."""
+        self.run(calls.promote())
+        return self.position
+
+    def follow(self, host: str, port: int) -> None:
+        """Have the server be a read-only replica of the one whose frame port that is."""
+        self.run(calls.follow(host, port))
+
     def checkpoint(self) -> None:
         """Have the server write its state to a new generation; returns when that is done."""
         self.run(calls.checkpoint())
@@ -344,6 +373,9 @@ class RemoteDB(MutableMapping[bytes, bytes]):
         return self._pool
 
     # -- calls -----------------------------------------------------------------------------------
+
+    def _read(self, call: Call[T], at_least: Position | None) -> T:
+        return self.run(reached(call, at_least, self._pools.timeout_s))
 
     def run(self, call: Call[T]) -> T:
         """Run one call (calls.py), as R1 and R2 say."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from marram.client import calls
 from marram.client.calls import CHUNK_ROWS, Call, Opened, Pair, Slices, Writes
 from marram.client.connection import Connection, Pool
+from marram.client.levels import Acks, acked, checked_acks, reached
 from marram.client.reads import ReadsAndWrites
 from marram.errors import (
     Closed,
@@ -40,10 +41,11 @@ T = TypeVar("T")
 class RemoteBatch:
     """Collects changes for one atomic commit. A ttl counts from the commit."""
 
-    __slots__ = ("_db", "_writes")
+    __slots__ = ("_acks", "_db", "_writes")
 
-    def __init__(self, db: RemoteDB) -> None:
+    def __init__(self, db: RemoteDB, acks: int | Acks = 0) -> None:
         self._db = db
+        self._acks = checked_acks(acks)
         self._writes = Writes()
 
     def put(self, key: bytes, value: bytes, ttl: float | None = None) -> None:
@@ -76,10 +78,10 @@ class RemoteBatch:
         db = self._db
         now_ms = db.run(calls.time_ms()) if writes.needs_time else 0
         if not writes.has_ranges:
-            db.run(writes.commit_if(now_ms))
+            db.run(acked(writes.commit_if(now_ms), self._acks))
             return
         with Reader(db.pool) as reader:
-            reader.end(writes.commit_at(reader.opened, (), (), now_ms))
+            reader.end(acked(writes.commit_at(reader.opened, (), (), now_ms), self._acks))
 
 
 class Reader:
@@ -87,11 +89,12 @@ class Reader:
 
     __slots__ = ("_connection", "_pool", "opened")
 
-    def __init__(self, pool: Pool) -> None:
-        """Open the snapshot."""
+    def __init__(self, pool: Pool, at_least: Position | None = None) -> None:
+        """Open the snapshot. Raises Behind."""
         self._pool = pool
+        call = reached(calls.open_snapshot(), at_least, pool.timeout_s)
         self._connection: Connection | None = pool.lend()
-        self.opened: Opened = self.run(calls.open_snapshot())
+        self.opened: Opened = self.run(call)
 
     def run(self, call: Call[T]) -> T:
         """Run a call on the connection. Raises ConnectionLost, OutcomeUnknown, Closed, Forked."""
@@ -162,9 +165,9 @@ class RemoteSnapshot:
 
     __slots__ = ("_reader",)
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, at_least: Position | None = None) -> None:
         """Use RemoteDB.snapshot()."""
-        self._reader = Reader(pool)
+        self._reader = Reader(pool, at_least)
 
     @property
     def position(self) -> Position:
@@ -239,11 +242,12 @@ class RemoteSnapshot:
 class RemoteTransaction:
     """Reads one snapshot, collects writes, commits if nothing it read has changed since."""
 
-    __slots__ = ("_db", "_log", "_snapshot")
+    __slots__ = ("_acks", "_db", "_log", "_snapshot")
 
-    def __init__(self, db: RemoteDB) -> None:
+    def __init__(self, db: RemoteDB, acks: int | Acks = 0) -> None:
         """Use RemoteDB.transaction()."""
         self._db = db
+        self._acks = checked_acks(acks)
         self._snapshot = db.snapshot()
         self._log = ReadsAndWrites()
 
@@ -315,7 +319,8 @@ class RemoteTransaction:
         with reader:
             if log.writes.count:
                 now_ms = reader.run(calls.time_ms()) if log.writes.needs_time else 0
-                reader.end(log.writes.commit_at(reader.opened, list(log.keys), log.ranges, now_ms))
+                call = log.writes.commit_at(reader.opened, list(log.keys), log.ranges, now_ms)
+                reader.end(acked(call, self._acks))
 
     def rollback(self) -> None:
         """Forget the writes; the context does it when an exception leaves it."""

@@ -331,6 +331,51 @@ class Snapshots(Protocol):
         ...
 
 
+class Replication(Protocol):
+    """This server's place among primary and replicas. Replies may be deferred."""
+
+    def follow(self, host: str, port: int) -> Reply:
+        """Be a replica of the server whose frame port that is. Raises CommandError."""
+        ...
+
+    def promote(self) -> Reply:
+        """Be the primary, in a new epoch. Raises CommandError."""
+        ...
+
+    def role(self) -> Reply:
+        """What ROLE answers."""
+        ...
+
+    def count(self, position: int, *, on_disk: bool) -> int:
+        """How many replicas have a position: applied, or on disk."""
+        ...
+
+    def wait_replicas(
+        self,
+        position: int,
+        replicas: int,
+        timeout_ms: int,
+        answer: Callable[[int], Reply],
+        *,
+        on_disk: bool,
+    ) -> Reply:
+        """answer(how many replicas have a position) once `replicas` have, or the time is over.
+
+        timeout_ms: 0 for as long as it takes. Raises CommandError: this is a replica.
+        """
+        ...
+
+    def wait_position(
+        self, epoch: int, sequence: int, timeout_ms: int, answer: Callable[[bool], Reply]
+    ) -> Reply:
+        """answer(whether the store came to a position in time)."""
+        ...
+
+    def ask_level(self, replicas: int, timeout_ms: int, *, on_disk: bool) -> None:
+        """Have the session's next write wait for replicas. timeout_ms: 0 for the server's own."""
+        ...
+
+
 class Statistic(Protocol):
     """What was counted about one command."""
 
@@ -406,6 +451,8 @@ class Context(Protocol):
     def logins(self) -> Logins: ...
     @property
     def snapshots(self) -> Snapshots: ...
+    @property
+    def replication(self) -> Replication: ...
 
     # -- the session -------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Commands about the server: INFO, CONFIG, TIME, SAVE, WAIT, SHUTDOWN, CHECKPOINT, POSITION, ...
+"""Commands about the server: INFO, CONFIG, TIME, SAVE, SHUTDOWN, CHECKPOINT, ...
 
 Owns their handlers; diagnostics.py has SLOWLOG, LATENCY, MEMORY, MONITOR and DEBUG, absent.py the
 commands about features that are not there. What INFO says and what CONFIG knows is the node's.
@@ -27,7 +27,6 @@ from marram.commands.spec import (
     Reply,
     Support,
     flags,
-    integer,
 )
 from marram.protocol.replies import NO_REPLY, OK, Simple, Verbatim
 from marram.storage.verify import Report
@@ -44,11 +43,6 @@ def _time(context: Context, args: Args) -> Reply:
     """TIME: seconds, microseconds; the store's clock has milliseconds."""
     seconds, milliseconds = divmod(context.now_ms, 1000)
     return [b"%d" % seconds, b"%d" % (milliseconds * 1000)]
-
-
-def _role(context: Context, args: Args) -> Reply:
-    """ROLE: a primary without replicas."""
-    return [b"master", context.newest_position(), []]
 
 
 def _randomkey(context: Context, args: Args) -> Reply:
@@ -159,38 +153,6 @@ def _lastsave(context: Context, args: Args) -> Reply:
     return context.upkeep.last_save_s
 
 
-def _position(context: Context, args: Args) -> Reply:
-    """POSITION: [epoch, sequence number]; answered once it is committed."""
-    newest = context.newest_position()
-    context.depend_on(newest)
-    return context.position(newest)
-
-
-def _wait(context: Context, args: Args) -> Reply:
-    """WAIT numreplicas timeout: there are no replicas, so this is about the local log."""
-    wanted = integer(args[1])
-    timeout_ms = _timeout(args[2])
-    if context.in_transaction:
-        return 0
-    if wanted > 0:
-        return context.upkeep.sleep(timeout_ms, lambda _: 0)
-    return context.upkeep.wait_committed(context.session.depends_on, timeout_ms, lambda _: 0)
-
-
-def _waitaof(context: Context, args: Args) -> Reply:
-    """WAITAOF numlocal numreplicas timeout: [1 where the disk has it, replicas that have it]."""
-    num_local = integer(args[1])
-    num_replicas = integer(args[2])
-    timeout_ms = _timeout(args[3])
-    if not 0 <= num_local <= 1 or num_replicas < 0:
-        raise CommandError("ERR value is out of range")
-    if context.in_transaction:
-        return [0, 0]
-    if num_replicas:
-        return context.upkeep.sleep(timeout_ms, lambda _: [int(context.upkeep.all_synced), 0])
-    return context.upkeep.wait_synced(timeout_ms, lambda synced: [int(synced), 0])
-
-
 def _shutdown(context: Context, args: Args) -> Reply:
     """SHUTDOWN [NOSAVE|SAVE] [NOW] [FORCE] [ABORT]: never answered; the connection ends."""
     words = {argument.upper() for argument in args[1:]}
@@ -202,13 +164,6 @@ def _shutdown(context: Context, args: Args) -> Reply:
         raise CommandError("ERR No shutdown in progress.")
     context.shut_down(save=b"SAVE" in words)
     return NO_REPLY
-
-
-def _timeout(text: bytes) -> int:
-    timeout_ms = integer(text, "ERR timeout is not an integer or out of range")
-    if timeout_ms < 0:
-        raise CommandError("ERR timeout is negative")
-    return timeout_ms
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -267,10 +222,6 @@ ROWS: Final[tuple[Command, ...]] = (
         since="2.6.0", control=True,
     ),
     Command(
-        "role", _role, 1, flags("noscript loading stale fast"), "server",
-        "Says that this server is a primary, and how far it is.", since="2.8.12", control=True,
-    ),
-    Command(
         "randomkey", _randomkey, 1, flags("readonly random"), "generic",
         "Gives a key picked at random.", control=True,
     ),
@@ -298,18 +249,6 @@ ROWS: Final[tuple[Command, ...]] = (
         ),
     ),
     Command(
-        "wait", _wait, 3, flags("noscript blocking"), "generic",
-        "Waits until this connection's writes are durable; there are no replicas.",
-        since="3.0.0", control=True, support=Support.PARTIAL, note="Counts 0 replicas.",
-        args=(Arg("numreplicas", "integer"), Arg("timeout", "integer")),
-    ),
-    Command(
-        "waitaof", _waitaof, 4, flags("noscript blocking"), "generic",
-        "Waits until everything written so far is on disk; there are no replicas.",
-        since="7.2.0", control=True, support=Support.PARTIAL, note="Counts 0 replicas.",
-        args=(Arg("numlocal", "integer"), Arg("numreplicas", "integer"), Arg("timeout", "integer")),
-    ),
-    Command(
         "checkpoint", _checkpoint, 1, flags("admin noscript no_multi"), "marram",
         "Makes a checkpoint and answers when it is done. Others are served meanwhile.",
         since="0.1.0", complexity="O(N) for N keys", control=True, support=Support.OWN,
@@ -325,11 +264,6 @@ ROWS: Final[tuple[Command, ...]] = (
         "verify", _verify, 1, flags("admin noscript no_multi"), "marram",
         "Reads every byte of the store's files and says what is wrong with them.",
         since="0.1.0", complexity="O(N) for N bytes", control=True, support=Support.OWN,
-    ),
-    Command(
-        "position", _position, 1, flags("noscript loading stale fast"), "marram",
-        "Gives epoch and sequence number of the newest commit this connection depends on.",
-        since="0.1.0", control=True, support=Support.OWN,
     ),
     *diagnostics.ROWS,
     *absent.ROWS,

@@ -22,6 +22,7 @@ from marram.commands import (
     lcs,
     ordered,
     pubsub,
+    replication,
     scan,
     server,
     snapshots,
@@ -45,6 +46,7 @@ _FAMILIES: Final[tuple[tuple[Command, ...], ...]] = (
     transactions.ROWS,
     pubsub.ROWS,
     connection.ROWS,
+    replication.ROWS,
     server.ROWS,
 )
 

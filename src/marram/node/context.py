@@ -38,6 +38,7 @@ class NodeContext:
         self.table = node.rows
         self.logins = node.logins
         self.snapshots = node.snapshots
+        self.replication = node.replication
         self.cursors = ScanCursors(seed=node.env.random_bytes(32))
 
     @property
@@ -79,6 +80,7 @@ class NodeContext:
         session.name = b""
         session.protocol = 2
         session.reply_mode = REPLY_ON
+        session.acks = None
         session.no_evict = session.no_touch = False
         session.authenticated = not node.logins.required
         session.update()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from marram import __version__
 from marram.commands.connection import COMPATIBLE_VERSION
 from marram.node.process import usage
+from marram.node.replication import figures
 
 if TYPE_CHECKING:
     from marram.node.node import Node
@@ -242,7 +243,7 @@ def _stats(node: Node) -> Fields:
         "total_net_input_bytes": node.traffic.received_bytes,
         "total_net_output_bytes": node.traffic.sent_bytes,
         "rejected_connections": node.traffic.rejected_connections,
-        "sync_full": 0,
+        "sync_full": node.replication.full_syncs,
         "sync_partial_ok": 0,
         "sync_partial_err": 0,
         "expired_keys": node.store.expired_keys - node.expired_before,
@@ -259,19 +260,7 @@ def _stats(node: Node) -> Fields:
 
 
 def _replication(node: Node) -> Fields:
-    return {
-        "role": "master",
-        "connected_slaves": 0,
-        "master_failover_state": "no-failover",
-        "master_replid": node.run_id,
-        "master_replid2": "0" * 40,
-        "master_repl_offset": node.store.committed,
-        "second_repl_offset": -1,
-        "repl_backlog_active": 0,
-        "repl_backlog_size": 0,
-        "repl_backlog_first_byte_offset": 0,
-        "repl_backlog_histlen": 0,
-    }
+    return figures.fields(node.replication)
 
 
 def _cpu(node: Node) -> Fields:

@@ -33,6 +33,8 @@ cdef class Node:
     cdef readonly object latency
     cdef readonly object monitors
     cdef readonly object upkeep
+    cdef readonly object loop
+    cdef readonly object replication
     cdef readonly Traffic traffic
     cdef readonly dict errors
     cdef readonly str run_id

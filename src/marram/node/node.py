@@ -48,6 +48,7 @@ from marram.node.monitor import Monitors
 from marram.node.parameters import Parameters
 from marram.node.passwords import SALT_BYTES, hash_password
 from marram.node.pubsub import Channels
+from marram.node.replication.role import Replication
 from marram.node.rows import Row, Rows, unknown_command, unknown_subcommand, wrong_arity
 from marram.node.session import Push, Session
 from marram.node.settings import Settings
@@ -112,6 +113,7 @@ class Node:
         self.store = store
         self.settings = settings
         self.env = env
+        self.loop = loop
         self.on_shutdown = None
         self.waits_for = 0
         self.now_ms = store.now_ms()
@@ -142,13 +144,15 @@ class Node:
         self._watched = self.transactions.watches.by_key
         self._max_key_bytes = store.options.max_key_bytes
         self._check_values = store.options.max_value_bytes < MAX_STRING_BYTES
-        self._context = NodeContext(self)
         self._now_ms = store.now_ms
         self._append = store.append
         self._append_put = store.append_put
         self._time_all = False
         self._guarded = False  # every command needs more than the fast path
+        self.replication = Replication(self)
+        self._context = NodeContext(self)
         self._settings_changed()
+        self.roles_changed()
 
     # -- sessions ----------------------------------------------------------------------------------
 
@@ -246,7 +250,10 @@ class Node:
     def tick(self) -> None:
         """Every 100 ms: expiry, due checkpoints, stalls, old snapshots, rates."""
         self.begin_turn()
-        took_ms = self.upkeep.tick(expire=not self.clients.paused and not self.closed)
+        replication = self.replication
+        replication.tick()
+        idle = self.clients.paused or self.closed or bool(replication.write_refusal)
+        took_ms = self.upkeep.tick(expire=not idle)
         self._update_guard()
         self.latency.record("expire-cycle", int(took_ms), self.now_ms // 1000)
         self.snapshots.close_old(self.now_ms)
@@ -265,7 +272,10 @@ class Node:
         """execute() without short cuts."""
         self.waits_for = 0
         self.session = session
-        reply = self._check_and_run(session, args)
+        if session.acks is None:
+            reply = self._check_and_run(session, args)
+        else:
+            reply = self.replication.run_with_level(session, args)
         if session.reply_mode != REPLY_ON:
             reply = self._suppress(session, reply)
         session.depends_on = max(session.depends_on, self.waits_for)
@@ -304,6 +314,11 @@ class Node:
         failure = self.store.failure
         if failure is not None and self._writes(session, row):
             return f"MISCONF the store failed and must be reopened: {failure}"
+        replication = self.replication
+        if replication.write_refusal and self._writes(session, row):
+            return replication.write_refusal
+        if replication.read_refusal and row.reveals:
+            return replication.read_refusal
         if self.upkeep.stalls.refusal and self._writes(session, row):
             return f"MISCONF {self.upkeep.stalls.refusal}"
         if session.in_subscriber_mode and not row.subscriber_mode:
@@ -410,7 +425,8 @@ class Node:
 
     def _bury(self, view: View) -> None:
         """Delete what a command found expired; where the store takes no writes, it stays hidden."""
-        if self.clients.paused or self.store.failure is not None:
+        refused = self.store.failure is not None or self.replication.write_refusal
+        if self.clients.paused or refused:
             view.expired = []
             return
         try:
@@ -463,7 +479,7 @@ class Node:
         if isinstance(error, StoreFailed):
             return f"MISCONF {error}"
         if isinstance(error, ReadOnly):
-            return f"READONLY {error}"
+            return self.replication.write_refusal or f"READONLY {error}"
         if isinstance(error, Closed):
             return _CLOSED
         if isinstance(error, Corruption):
@@ -586,9 +602,29 @@ class Node:
             self.clients.paused
             or bool(self.upkeep.stalls.refusal)
             or bool(self.monitors.sessions)
+            or bool(self.replication.read_refusal)
             or self._time_all
             or self.closed
         )
+
+    # -- for replication/role.py -------------------------------------------------------------------
+
+    def roles_changed(self) -> None:
+        """What is refused for the sake of the node's role changed."""
+        self.rows.guard_writes(bool(self.replication.write_refusal))
+        self._update_guard()
+
+    def run_checked(self, session: Session, args: list[bytes]) -> Reply | Deferred:
+        """Check a command and run it; where it is held back, later."""
+        return self._check_and_run(session, args)
+
+    def is_write(self, session: Session, row: Row) -> bool:
+        """Whether a command of a session may change data."""
+        return self._writes(session, row)
+
+    def refuse_command(self, session: Session, row: Row, refusal: str) -> ErrorReply:
+        """Refuse a command before it ran."""
+        return self._reject(session, row, refusal)
 
     def _settings_changed(self) -> None:
         settings = self.settings

@@ -59,6 +59,31 @@ def matches(password: bytes, kept: str) -> bool:
     return hmac.compare_digest(_scrypt(password, salted), wanted)
 
 
+def secret_of(kept: str) -> tuple[bytes, bytes]:
+    """(how the digest of a kept hash is derived, the digest): what a replica's login is checked by.
+
+    The first is "scrypt$14$8$1$<salt>": whoever knows the password can derive the second.
+    """
+    parameters, _, digest = kept.rpartition("$")
+    return parameters.encode(), base64.b64decode(digest)
+
+
+def digest_of(password: bytes, parameters: bytes) -> bytes:
+    """The digest that secret_of() gives beside these parameters, if the password is right.
+
+    Raises InvalidArgument: other costs than ours, which a stranger may not choose.
+    """
+    words = parameters.split(b"$")
+    costs = [b"scrypt", b"%d" % _LOG2_N, b"%d" % _BLOCK, b"%d" % _PARALLEL]
+    try:
+        salt = base64.b64decode(words[-1], validate=True)
+    except ValueError:
+        salt = b""
+    if words[:-1] != costs or len(salt) != SALT_BYTES:
+        raise InvalidArgument("these are no parameters of a password hash of ours")
+    return _scrypt(password, salt)
+
+
 def _scrypt(password: bytes, salt: bytes) -> bytes:
     return hashlib.scrypt(
         password,

@@ -19,7 +19,9 @@ cdef class Row:
     cdef readonly bint has_keys
     cdef readonly bint measured_to_end
     cdef readonly dict subs
-    cdef readonly bint plain
+    cdef readonly bint reveals
+    cdef readonly bint may_be_plain
+    cdef public bint plain
     cdef public long long calls
     cdef public long long misses
     cdef public long long more_lookups

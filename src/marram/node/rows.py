@@ -45,6 +45,7 @@ class Row:
         "histogram_us",
         "least",
         "lookup",
+        "may_be_plain",
         "may_write",
         "measured_to_end",
         "misses",
@@ -55,6 +56,7 @@ class Row:
         "no_multi",
         "plain",
         "rejected",
+        "reveals",
         "run",
         "run_in_multi",
         "shown",
@@ -90,13 +92,21 @@ class Row:
         # Work in the background counts; waiting for others, or for a password check, does not.
         self.measured_to_end = "admin" in words
         self.subs = {row.name.partition("|")[2].encode(): Row(row) for row in command.subcommands}
-        self.plain = (
+        # Whether it reads or writes data: not so what is about the server, or the connection.
+        self.reveals = (
+            self.has_keys
+            or not command.control
+            or bool(words & {"write", "readonly"})
+            or command.name.startswith("snapshot")
+        )
+        self.may_be_plain = (
             not command.control
             and not self.subs
             and not self.timed
             and command.keys == _PLAIN_KEYS
             and command.find_keys is None
         )
+        self.plain = self.may_be_plain
         self.calls = self.misses = self.more_lookups = self.rejected = self.failed = 0
         self.timed_calls = self.usec = 0
         self.histogram_us: list[int] = []
@@ -149,6 +159,11 @@ class Rows:
             if row is not None and len(self.spellings) < _NAMES_CACHED_MAX:
                 self.spellings[name] = row
         return row
+
+    def guard_writes(self, guarded: bool) -> None:
+        """Have commands that write checked in full, or no longer."""
+        for row in self._rows.values():
+            row.plain = row.may_be_plain and not (guarded and row.writes)
 
     def statistics(self) -> Iterator[Row]:
         """Every row that runs: containers give way to their subcommands."""

@@ -36,6 +36,7 @@ cdef class Session:
     cdef public bytes name
     cdef public int protocol
     cdef public int reply_mode
+    cdef public object acks
     cdef readonly bint guarded
 
     cpdef update(self)

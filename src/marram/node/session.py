@@ -3,8 +3,8 @@
 Owns plain state and how it is printed; what changes it is the commands' and the node's business.
 
 N1  `guarded` is true whenever a command of this session needs more than the fast path: it is not
-    logged in, is in MULTI, in RESP2 subscriber mode, or its replies are suppressed. Whoever
-    changes one of these calls update().
+    logged in, is in MULTI, in RESP2 subscriber mode, its replies are suppressed, or its next write
+    asks for an ack level. Whoever changes one of these calls update().
 
 Threading: the thread that owns the node.
 """
@@ -34,6 +34,14 @@ class OpenSnapshot(NamedTuple):
     now_ms: int  # of its opening: what was expired then stays so
 
 
+class AckWish(NamedTuple):
+    """The ack level a session asks for its next write (ACKS). timeout_ms: 0 for the server's."""
+
+    replicas: int
+    on_disk: bool
+    timeout_ms: int
+
+
 class Buffers(NamedTuple):
     """What a shell holds for a connection, bytes."""
 
@@ -45,6 +53,7 @@ class Session:
     """One client."""
 
     __slots__ = (
+        "acks",
         "address",
         "authenticated",
         "blocked",
@@ -125,6 +134,7 @@ class Session:
         self.name = b""
         self.protocol = 2
         self.reply_mode = REPLY_ON
+        self.acks: AckWish | None = None
         self.guarded = True
         self.update()
 
@@ -149,6 +159,7 @@ class Session:
             not self.authenticated
             or self.queue is not None
             or self.reply_mode != REPLY_ON
+            or self.acks is not None
             or self.in_subscriber_mode
         )
 

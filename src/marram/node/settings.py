@@ -24,6 +24,25 @@ NO_LIMIT: Final = OutputLimit()
 PUBSUB_LIMIT: Final = OutputLimit(32 << 20, 8 << 20, 60)
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicationSettings:
+    """How a node replicates.
+
+    min_acks: replicas that every write has to reach, 0 for none; ack_on_disk: what they have to
+    have done with it, else they have applied it; ack_timeout_ms: how long a write may wait for
+    them. max_replicas: that may be connected. sync_rate: bytes a second of a full copy, 0 for any.
+    password: what the upstream asks for, b"" for none. max_frame_bytes: of what it sends.
+    """
+
+    min_acks: int = 0
+    ack_on_disk: bool = True
+    ack_timeout_ms: int = 5000
+    max_replicas: int = 32
+    sync_rate: int = 0
+    password: bytes = field(default=b"", repr=False)
+    max_frame_bytes: int = 1 << 30
+
+
 @dataclass(slots=True)
 class Settings:
     """Everything about the node that is not the store's (storage.options.Options).
@@ -61,3 +80,4 @@ class Settings:
     max_snapshots: int = 16
     snapshot_age_s: int = 3600
     max_queue_bytes: int = 256 << 20
+    replication: ReplicationSettings = field(default_factory=ReplicationSettings)

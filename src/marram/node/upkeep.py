@@ -35,6 +35,7 @@ _logger = logging.getLogger("marram.node")
 
 EXPIRY_KEYS: Final = 200  # a batch
 EXPIRY_BUDGET_MS: Final = 10
+LOGS_EVERY_NS: Final = 60 * 10**9
 _POLL_MIN_S: Final = 0.0005  # how often a wait with a timeout looks at what is committed:
 _POLL_MAX_S: Final = 0.01  # twice as long after each look
 
@@ -115,6 +116,7 @@ class Upkeep:
         self._checkpoints = Rounds(env, loop, "marram-checkpoint", store.checkpoint)
         self._syncs = Rounds(env, loop, "marram-sync", store.sync)
         self._no_room = False
+        self._logs_looked_at_ns = env.monotonic_ns()
         self._running: set[str] = set()  # backups and checks under way
 
     @property
@@ -136,8 +138,24 @@ class Upkeep:
             self._expire(started_ns + EXPIRY_BUDGET_MS * 1_000_000)
         if self._store.failure is None and self._store.checkpoint_due():
             self._store.start_checkpoint()
+        if started_ns - self._logs_looked_at_ns >= LOGS_EVERY_NS:
+            self._logs_looked_at_ns = started_ns
+            self._release_logs()
         self.stalls.look()
         return (self._env.monotonic_ns() - started_ns) / 1e6
+
+    def _release_logs(self) -> None:
+        """Have logs removed that were kept for replicas for too long; checkpoints do it as well."""
+        store = self._store
+        if store.failure is None and store.history.has_overdue(store.now_ms()):
+
+            def release() -> None:
+                try:
+                    store.generations.release_logs()
+                except Error as error:  # the thread's last line of defence; the store is latched
+                    _logger.error("old logs could not be removed: %s", error)
+
+            self._env.start("marram-logs", release)
 
     def _expire(self, until_ns: int) -> None:
         try:
@@ -228,14 +246,25 @@ class Upkeep:
         if not timeout_ms or self._store.committed >= position:
             self._replies.depend_on(position)  # the shell holds every reply for its position
             return answer(True)
+        store = self._store
+        return self.wait_until(lambda: store.committed >= position, timeout_ms, answer)
+
+    def wait_until(
+        self, is_met: Callable[[], bool], timeout_ms: int, answer: Callable[[bool], Any]
+    ) -> Deferred:
+        """answer(True) once is_met(), answer(False) when the time is over (0: never).
+
+        The answer may be deferred once more.
+        """
         deferred = self._waiting(timeout_ms, answer)
         store = self._store
 
         def look(again_s: float) -> None:
             if deferred.done:
                 return
-            if store.committed >= position:
-                self._replies.settle(deferred, answer(True))
+            if is_met():
+                deferred.on_cancel = None
+                self._settle_with(deferred, answer(True))
             elif store.failure is not None:
                 self._replies.settle(deferred, _refusal(store.failure))
             else:
@@ -244,6 +273,12 @@ class Upkeep:
 
         look(_POLL_MIN_S)
         return deferred
+
+    def _settle_with(self, deferred: Deferred, reply: Any) -> None:
+        if isinstance(reply, Deferred):
+            reply.on_done(lambda value: self._replies.settle(deferred, value))
+        else:
+            self._replies.settle(deferred, reply)
 
     def wait_synced(self, timeout_ms: int, answer: Callable[[bool], Any]) -> Any:
         """answer(True) once all that was written so far is on disk, whatever the durability."""

@@ -33,7 +33,8 @@ from marram.env import Env, posix_env
 from marram.errors import Error, InvalidArgument
 from marram.node.node import Node
 from marram.node.passwords import hash_password
-from marram.node.settings import OutputLimit, Settings
+from marram.node.replication.figures import stats as replication_stats
+from marram.node.settings import OutputLimit, ReplicationSettings, Settings
 from marram.protocol.resp import RespLimits
 from marram.server import logs, screen
 from marram.server.commit import Committer
@@ -41,6 +42,7 @@ from marram.server.config import AUTO, OFF, ServerConfig
 from marram.server.connection import Clients
 from marram.server.frames import FrameConnection
 from marram.server.logs import event
+from marram.server.replication import LinkShell
 from marram.server.resp import RespConnection
 from marram.storage.engines import LSM
 from marram.storage.layout import TABLES
@@ -70,13 +72,17 @@ class Server:
         """env: a stand-in for the operating system's files and clocks."""
         self.env = env or posix_env()
         self._password = config.password
-        self.config = replace(config, password="")  # kept as a hash from here on
+        self._primary_password = config.primary_password or config.password
+        self.config = replace(
+            config, password="", primary_password=""
+        )  # kept as a hash from here on
         self.directory = os.path.abspath(config.dir)
         self.addresses: dict[str, str] = {}
         self.store: Store
         self.node: Node
         self.clients: Clients
         self._committer: Committer
+        self._links: LinkShell
         self._listeners: list[asyncio.Server] = []
         self._http: Any = None
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -138,6 +144,7 @@ class Server:
         await self._drain(deadline)
         if http is not None:
             await http
+        await self._end_links()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self.node.close()
@@ -154,6 +161,7 @@ class Server:
         clients = self.clients
         return {
             **self.store.stats(),
+            "replication": replication_stats(self.node.replication),
             "stalls": self.node.upkeep.stalls.figures(),  # the store holds nobody back here
             "server": {
                 "version": __version__,
@@ -167,25 +175,28 @@ class Server:
         }
 
     def why_not_ready(self) -> str | None:
-        """Why reads and writes are not taken now; None where they are."""
+        """Why requests are not taken now; None where they are. A replica takes reads."""
         if self._closed:
             return "the server is stopping"
         failure = self.store.failure
-        return None if failure is None else f"the store failed and must be reopened: {failure}"
+        if failure is not None:
+            return f"the store failed and must be reopened: {failure}"
+        return self.node.replication.read_refusal or None
 
     # -- starting ----------------------------------------------------------------------------------
 
     async def _serve_on(self, sockets: dict[str, socket.socket]) -> None:
         config = self.config
         loop = asyncio.get_running_loop()
-        settings = _settings(config, self._password, self.env)
-        self._password = ""
+        settings = _settings(config, self._password, self._primary_password, self.env)
+        self._password = self._primary_password = ""
         settings.host = config.host
         settings.port = sockets["resp"].getsockname()[1] if "resp" in sockets else 0
         self.node = Node(self.store, settings, self.env, loop)
         self.node.on_shutdown = self._shut_down
         self._committer = Committer(self.store, self.env, loop)
         self.clients = Clients(self.node, self._committer, config, loop)
+        self._begin_replication(loop)
         max_frame = config.max_key_bytes + config.max_value_bytes + _FRAME_FIELDS_BYTES
         factories: dict[str, Callable[[], Any]] = {
             "resp": lambda: RespConnection(self.clients, _resp_limits(settings)),
@@ -201,6 +212,21 @@ class Server:
         if "http" in sockets:
             await self._start_http(sockets["http"])
         self._tick()
+
+    def _begin_replication(self, loop: asyncio.AbstractEventLoop) -> None:
+        replication = self.node.replication
+        self._links = LinkShell(self._committer, loop)
+        replication.shell = self._links
+        replication.address = " ".join(
+            f"{name}={self._announced(at)}" for name, at in self.addresses.items()
+        )
+        self._committer.on_advance = replication.advanced
+        replication.open(self.config.replica_of)
+
+    def _announced(self, address: str) -> str:
+        """Where others are told that a listener is."""
+        announce = self.config.announce
+        return f"{announce}:{address.rpartition(':')[2]}" if announce else address
 
     async def _start_http(self, sock: socket.socket) -> None:
         # Imported here: a server without HTTP needs none of it installed.
@@ -230,6 +256,12 @@ class Server:
         self._tick_timer = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
 
     # -- stopping ----------------------------------------------------------------------------------
+
+    async def _end_links(self) -> None:
+        over = asyncio.Event()
+        self.node.replication.stop(over.set)
+        self._links.close()
+        await over.wait()
 
     def _checkpoint(self) -> None:
         try:
@@ -284,7 +316,7 @@ async def _main(config: ServerConfig) -> int:
     gc.set_threshold(*_GC_THRESHOLDS)
     print(ready_line(server), flush=True)
     if sys.stdout.isatty():
-        screen.show(server.config, server.addresses, server.directory, server.store)
+        screen.show(server.config, server.addresses, server.directory, server.figures())
     await server.wait_stopped()
     await server.stop()
     return EXIT_FAILED if server.store.failure is not None else 0
@@ -293,7 +325,9 @@ async def _main(config: ServerConfig) -> int:
 def ready_line(server: Server) -> str:
     """The one line that says that every listener accepts (S1)."""
     listeners = "".join(f" {name}={at}" for name, at in server.addresses.items())
-    return f"marram ready dir={server.directory} engine={server.store.engine.name}{listeners}"
+    uplink = server.node.replication.uplink
+    role = "" if uplink is None else f" replica-of={uplink.upstream}"
+    return f"marram ready dir={server.directory} engine={server.store.engine.name}{listeners}{role}"
 
 
 def _install_signals(server: Server) -> None:
@@ -360,7 +394,7 @@ def _address_of(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _settings(config: ServerConfig, password: str, env: Env) -> Settings:
+def _settings(config: ServerConfig, password: str, primary_password: str, env: Env) -> Settings:
     kept = hash_password(password.encode(), env.random_bytes(16)) if password else ""
     return Settings(
         password_hash=kept,
@@ -374,6 +408,15 @@ def _settings(config: ServerConfig, password: str, env: Env) -> Settings:
         max_bulk_bytes=max(config.max_value_bytes, config.max_key_bytes),
         max_request_bytes=config.max_request_bytes,
         normal_output=OutputLimit(config.output_limit_bytes),
+        replication=ReplicationSettings(
+            min_acks=config.min_acks,
+            ack_on_disk=config.ack_level == "disk",
+            ack_timeout_ms=round(config.ack_timeout_s * 1000),
+            max_replicas=config.max_replicas,
+            sync_rate=config.sync_rate,
+            password=primary_password.encode(),
+            max_frame_bytes=config.max_value_bytes + config.max_request_bytes,
+        ),
         pubsub_output=OutputLimit(
             config.pubsub_output_limit_bytes,
             config.pubsub_output_soft_bytes,

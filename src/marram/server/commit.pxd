@@ -6,10 +6,12 @@ cdef class Waiter:
 
     cpdef release(self, long long committed)
     cpdef fail(self)
+    cpdef give_up(self, long long first, long long last)
 
 
 cdef class Committer:
     cdef readonly object queue
+    cdef public object on_advance
     cdef object _store
     cdef object _loop
     cdef list _waiting
@@ -37,4 +39,5 @@ cdef class Committer:
 
 
 cdef class _Future(Waiter):
+    cdef Committer committer
     cdef readonly object future

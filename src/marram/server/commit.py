@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
@@ -26,6 +27,10 @@ from marram.server.logs import event
 from marram.storage.store import Store
 
 _logger = logging.getLogger("marram.server")
+
+STILL_REPLICATING: Final = (
+    "this is still replicating: too few replicas had it in time; it may yet reach them, or be lost"
+)
 
 _ALONE_AFTER: Final = 8
 """Groups in a row that one client caused before it counts as alone."""
@@ -45,6 +50,9 @@ class Waiter:
     def fail(self) -> None:
         """Nothing that waits will ever be committed."""
 
+    def give_up(self, first: int, last: int) -> None:
+        """What waits for a position of [first, last] is in doubt; the rest registers anew."""
+
 
 class Committer:
     """The one driver of a store's commits. `client` says who caused work; see note()."""
@@ -60,10 +68,13 @@ class Committer:
         "_task",
         "_waiting",
         "_writing",
+        "on_advance",
         "queue",
     )
 
     def __init__(self, store: Store, env: Env, loop: asyncio.AbstractEventLoop) -> None:
+        self.on_advance: Callable[[], None] = _nobody
+        """Called after each group: replicas are sent it, primaries told of it."""
         self.queue = store.commit  # hot: connections compare its `committed`
         self._store = store
         self._loop = loop
@@ -87,10 +98,27 @@ class Committer:
             self._client = client
             self._client_changed = True
 
+    def note_stream(self) -> None:
+        """What runs now is a primary's stream: a sync must not keep us from its next part."""
+        self._client_changed = True
+
     def wake(self) -> None:
         """Something may have been appended: write it once this turn of the loop is over."""
-        if self.queue.last != self.queue.committed:
+        if self.queue.last != self.queue.durable:
             self._arm()
+
+    def advance(self) -> None:
+        """`committed` moved without a group being written: replicas acknowledged."""
+        self._release()
+
+    def give_up(self, first: int, last: int) -> None:
+        """Tell those who wait for a position of [first, last] that its outcome is unknown."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if waiter.waits_at <= last:
+                waiter.give_up(first, last)
+            else:
+                self._waiting.append(waiter)
 
     def hold(self, waiter: Waiter) -> None:
         """Release `waiter` when its waits_at is committed, or fail it."""
@@ -105,7 +133,7 @@ class Committer:
     async def wait(self, position: int) -> None:
         """Return once `position` is committed. Raises OutcomeUnknown."""
         if position > self.queue.committed:
-            waiter = _Future(position, self._loop.create_future())
+            waiter = _Future(self, position, self._loop.create_future())
             self.hold(waiter)
             await waiter.future
 
@@ -132,8 +160,8 @@ class Committer:
             self._alone = 0
         else:
             self._alone += 1
-        if queue.last == queue.committed or queue.failure is not None:
-            self._release()  # another thread wrote it (a checkpoint waits for positions, too)
+        if queue.last == queue.durable or queue.failure is not None:
+            self._advanced()  # another thread wrote it (a checkpoint waits for positions, too)
         elif queue.sync_each and self._alone < _ALONE_AFTER:
             self._writing = True
             self._jobs.put(queue.last)
@@ -145,7 +173,7 @@ class Committer:
                 error = raised
                 _logger.exception("writing a commit group failed")
             queue.complete(group, error)
-            self._release()
+            self._advanced()
         else:
             # The log is being changed by a checkpoint; the sync thread waits until it is free.
             self._writing = True
@@ -155,7 +183,7 @@ class Committer:
         """The sync thread: a job is the position to have committed."""
         while (position := self._jobs.get()) is not None:
             try:
-                self._store.wait(position)
+                self._store.wait_durable(position)
             except StoreFailed:
                 pass  # the store is latched: _release() finds it
             except Exception:  # the thread's last line of defence; the store is latched as well
@@ -164,8 +192,12 @@ class Committer:
 
     def _written(self) -> None:
         self._writing = False
-        self._release()
+        self._advanced()
         self.wake()
+
+    def _advanced(self) -> None:
+        self._release()
+        self.on_advance()
 
     def _release(self) -> None:
         committed = self.queue.committed
@@ -192,10 +224,11 @@ class Committer:
 class _Future(Waiter):
     """A waiter that is a future; for requests that are coroutines anyway."""
 
-    __slots__ = ("future",)
+    __slots__ = ("committer", "future")
 
-    def __init__(self, position: int, future: asyncio.Future[None]) -> None:
+    def __init__(self, committer: Committer, position: int, future: asyncio.Future[None]) -> None:
         super().__init__(position)
+        self.committer = committer
         self.future = future
 
     def release(self, committed: int) -> None:
@@ -207,3 +240,13 @@ class _Future(Waiter):
             self.future.set_exception(
                 OutcomeUnknown("the log failed before this was known to be durable")
             )
+
+    def give_up(self, first: int, last: int) -> None:
+        if first <= self.waits_at <= last and not self.future.done():
+            self.future.set_exception(OutcomeUnknown(STILL_REPLICATING))
+        elif not self.future.done():
+            self.committer.hold(self)
+
+
+def _nobody() -> None:
+    """Nothing is to be told to anybody."""

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from marram import compiled
 from marram.errors import InvalidArgument
+from marram.node.replication.address import split_address
 from marram.storage.options import COMPRESSIONS, DURABILITIES, ENGINES, KIB, MIB, Options
 
 DEFAULT_FILE: Final = "marram.toml"
@@ -263,6 +264,40 @@ class ServerConfig:
         60, INTEGER, "how long a subscriber may stay above pubsub-output-soft-bytes", **_SECONDS
     )
 
+    replica_of: str = _option(
+        "", TEXT, "follow the server whose frame port is HOST:PORT, as a read-only replica; none: "
+        "be a primary, whatever this store was before; without it a store goes on as it was",
+    )  # fmt: skip
+    min_acks: int = _option(
+        0, INTEGER, "replicas that have to have every write before it is acknowledged, or read",
+        minimum=0, maximum=1000,
+    )  # fmt: skip
+    ack_level: str = _option(
+        "disk", TEXT, "what they have to have done with it: applied it (received), or made it "
+        "durable (disk)", choices=("received", "disk"),
+    )  # fmt: skip
+    ack_timeout_s: float = _option(
+        5.0, NUMBER, "how long a write waits for replicas before its outcome is called unknown",
+        unit="seconds", minimum=0.001, maximum=10**6,
+    )  # fmt: skip
+    max_replicas: int = _option(
+        32, INTEGER, "replicas that may be connected at once", minimum=0, maximum=1000
+    )
+    sync_rate: int = _option(
+        0, SIZE, "bytes a second that a full copy for a replica may take; 0: as fast as it goes",
+        **_BYTES,
+    )  # fmt: skip
+    primary_password: str = _option(
+        "", TEXT, "what this server presents to the one it follows; without it, its own password",
+        secret=True,
+    )  # fmt: skip
+    primary_password_file: str = _option(
+        "", TEXT, "file whose first line is the primary's password"
+    )
+    announce: str = _option(
+        "", TEXT, "the address that others are told to reach this server by, instead of --host"
+    )
+
     max_key_bytes: int = _option(
         64 * KIB, SIZE, "the longest key", unit="bytes", minimum=1, maximum=16 * MIB
     )
@@ -295,6 +330,14 @@ class ServerConfig:
     checkpoint_log_ratio: float = _option(
         1.0, NUMBER, "... this many times the live data", minimum=0, maximum=10**6
     )
+    replica_log_bytes: int = _option(
+        256 * MIB, SIZE, "keep this much of the log, from before the last checkpoint, for replicas "
+        "that are behind; 0 for none. One that needs more takes a copy of everything", **_BYTES,
+    )  # fmt: skip
+    replica_log_age_s: int = _option(
+        86_400, INTEGER, "... and for so long at most, where no connected replica needs it; 0 for "
+        "no limit", **_SECONDS,
+    )  # fmt: skip
     compression: str = _option(
         "none", TEXT, "how checkpoints, and the tables of lsm, are compressed; zstd needs Python "
         "3.14 or the package backports.zstd", choices=COMPRESSIONS,
@@ -358,6 +401,11 @@ class ServerConfig:
             raise InvalidArgument("dir is empty")
         if not self.host:
             raise InvalidArgument("host is empty; write 0.0.0.0 or :: for every address")
+        if self.replica_of not in ("", "none"):
+            try:
+                split_address(self.replica_of)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"replica_of: {error}, nor none") from None
         if self.resp_port == self.http_port == self.frame_port == OFF:
             raise InvalidArgument("every listener is off")
 
@@ -417,6 +465,12 @@ def load(
         if values.get("password"):
             raise InvalidArgument("password and password_file are both given")
         values["password"] = _read_password(values["password_file"])
+    if values.get("primary_password_file"):
+        if values.get("primary_password"):
+            raise InvalidArgument("primary_password and primary_password_file are both given")
+        values["primary_password"] = _read_password(
+            values["primary_password_file"], "primary_password_file"
+        )
     return ServerConfig(**values)
 
 
@@ -496,15 +550,15 @@ def _suggestion(word: object, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _read_password(path: str) -> str:
+def _read_password(path: str, option: str = "password_file") -> str:
     try:
         with open(path, encoding="utf-8") as file:
             password = file.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InvalidArgument(f"cannot read password_file {path}: {reason}") from None
+        raise InvalidArgument(f"cannot read {option} {path}: {reason}") from None
     if not password:
-        raise InvalidArgument(f"password_file {path} begins with an empty line")
+        raise InvalidArgument(f"{option} {path} begins with an empty line")
     return password
 
 

@@ -27,12 +27,13 @@ cdef class Connection(Waiter):
     cdef Py_ssize_t _slow_s
 
     cpdef _run(self, list requests)
-    cpdef bytes _in_doubt(self, Py_ssize_t replies)
+    cpdef bytes _in_doubt(self, Py_ssize_t replies, why=*)
     cpdef bytes _too_many(self)
     cpdef _push(self, reply, long long position)
     cpdef _limits(self)
     @cython.locals(held=list, parts=list, position="long long", data=bytes)
     cpdef release(self, long long committed)
+    cpdef give_up(self, long long first, long long last)
 
     cpdef unsent_bytes(self)
 

@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 from marram.node.node import Node
 from marram.node.session import Buffers, Session
 from marram.node.settings import OutputLimit
-from marram.server.commit import Committer, Waiter
+from marram.server.commit import STILL_REPLICATING, Committer, Waiter
 from marram.server.config import ServerConfig
 from marram.server.logs import event
 
@@ -39,6 +39,9 @@ WRITE_HIGH_BYTES: Final = 256 << 10  # in the transport's buffer
 HELD_HIGH_BYTES: Final = 1 << 20  # waiting for commits
 OUT_HIGH_BYTES: Final = 256 << 10  # produced in one go
 TURN_REQUESTS: Final = 1024  # run in one go
+LOG_FAILED: Final = (
+    "the log failed before this was known to be durable: it may or may not have happened"
+)
 CLOSE_GRACE_S: Final = 10  # for taking the last replies
 _TICKS_A_SECOND: Final = 10
 _ABSTRACT: Final = "every protocol has its own"
@@ -143,7 +146,7 @@ class Connection(Waiter):
         """Run requests in order, until the end or until stalled; the rest goes to _todo."""
         raise AssertionError(_ABSTRACT)
 
-    def _in_doubt(self, replies: int) -> bytes:
+    def _in_doubt(self, replies: int, why: str = LOG_FAILED) -> bytes:
         """The bytes of that many errors saying that a write's outcome is unknown."""
         raise AssertionError(_ABSTRACT)
 
@@ -241,6 +244,24 @@ class Connection(Waiter):
         self._write(b"".join(parts))
         self._resume(HELD)
         self._close_if_done()
+
+    def give_up(self, first: int, last: int) -> None:
+        """What was held for a position of [first, last] is in doubt; it keeps its place."""
+        committed = self._queue.committed
+        for at, (position, data, replies) in enumerate(self._held):
+            if max(first, committed + 1) <= position <= last:
+                doubt = self._in_doubt(replies, STILL_REPLICATING)
+                self._held[at] = (0, doubt, replies)
+                self._held_bytes += len(doubt) - len(data)
+        self.release(committed)
+
+    def take_over(self) -> tuple[asyncio.Transport, str]:
+        """Give the connection away, with its peer's address: it is no client's any more."""
+        self._clients.connections.discard(self)
+        self._node.close_session(self.session)
+        self._stalled |= CLOSING
+        self._todo = []
+        return self._transport, self.session.address
 
     def finish(self) -> None:
         """The server is closing: end once what runs has been answered."""

@@ -28,19 +28,18 @@ from marram.protocol.replies import ErrorReply, Simple
 from marram.server.connection import (
     CLOSING,
     DEFERRED,
+    LOG_FAILED,
     OUT_HIGH_BYTES,
     TURN_REQUESTS,
     Clients,
     Connection,
 )
+from marram.server.replication import ReplicaLink
 
 TOO_MANY: Final = encode_error("ERR max number of clients reached")
-IN_DOUBT: Final = encode_error(
-    "OUTCOMEUNKNOWN the log failed before this was known to be durable: it may or may not have "
-    "happened"
-)
-NO_REPLICAS: Final = encode_error(
-    "ERR replication is not supported here: this server has no replicas"
+NOT_FIRST: Final = encode_error(
+    "ERR Replicate has to be the first request of its connection, and nothing may follow it before "
+    "it is answered"
 )
 _BEFORE_LOGIN_BYTES: Final = 16 << 10
 _OK: Final = encode_ok()
@@ -49,7 +48,7 @@ _OK: Final = encode_ok()
 class FrameConnection(Connection):
     """One client that speaks the framed protocol. stats: what op Stats answers, plain values."""
 
-    __slots__ = ("_max_frame_bytes", "_parser", "_stats")
+    __slots__ = ("_has_asked", "_max_frame_bytes", "_parser", "_stats")
 
     def __init__(
         self, clients: Clients, max_frame_bytes: int, stats: Callable[[], dict[str, Any]]
@@ -57,6 +56,7 @@ class FrameConnection(Connection):
         super().__init__(clients)
         self._parser = FrameParser(max_frame_bytes)
         self._max_frame_bytes = max_frame_bytes
+        self._has_asked = False
         self._stats = stats
 
     def connection_made(self, transport: Any) -> None:
@@ -70,6 +70,12 @@ class FrameConnection(Connection):
         self._idle_s = 0
         self._traffic.received_bytes += len(data)
         requests = self._parser.feed(data)
+        if requests and requests[0].op is Op.REPLICATE and self._may_replicate(requests):
+            transport, peer = self.take_over()
+            link = ReplicaLink(self._clients.loop, self._node)
+            link.begin(transport, requests[0].value, peer)
+            return
+        self._has_asked = self._has_asked or bool(requests)
         if self._stalled:
             if not self._stalled & CLOSING:
                 self._todo += requests
@@ -106,11 +112,21 @@ class FrameConnection(Connection):
         self._flush(waits, size, replies)
         self._committer.wake()
 
+    def _may_replicate(self, requests: list[FrameRequest]) -> bool:
+        """Whether the connection can become a replica's link: nothing else was asked on it."""
+        return (
+            len(requests) == 1
+            and not self._has_asked
+            and not self._stalled
+            and not self._parser.buffered_bytes
+            and self._parser.error is None
+        )
+
     def _answer(self, request: FrameRequest) -> tuple[bytes, int] | None:
         """Run one request: its reply and the position it waits for; None: it comes later."""
         op, key, value = request
         if op is Op.REPLICATE:
-            return NO_REPLICAS, 0
+            return NOT_FIRST, 0
         if op is Op.STATS:
             args = [b"PING"]  # so that Stats needs a login where the others do
         elif op is Op.GET:
@@ -178,8 +194,8 @@ class FrameConnection(Connection):
     def _unparsed_bytes(self) -> int:
         return self._parser.buffered_bytes
 
-    def _in_doubt(self, replies: int) -> bytes:
-        return IN_DOUBT * replies
+    def _in_doubt(self, replies: int, why: str = LOG_FAILED) -> bytes:
+        return encode_error(f"OUTCOMEUNKNOWN {why}") * replies
 
     def _too_many(self) -> bytes:
         return TOO_MANY

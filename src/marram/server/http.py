@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from marram.errors import OutcomeUnknown
 from marram.node.deferred import Deferred
 from marram.node.node import Node
-from marram.node.session import Session
+from marram.node.session import AckWish, Session
 from marram.protocol.replies import ErrorReply
 from marram.server.commit import Committer
 from marram.server.config import ServerConfig
@@ -49,6 +49,7 @@ from marram.server.http_json import (
     read_nothing,
     read_put,
 )
+from marram.server.http_levels import PRIMARY, Wanted, read_levels
 from marram.server.http_query import (
     Range,
     read_encoding,
@@ -67,7 +68,11 @@ _SAFE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"
 _STATUS: Final = {
     "NOAUTH": (401, "unauthorized"),
     "WRONGTYPE": (409, "wrong_type"),
-    "READONLY": (503, "read_only"),
+    "READONLY": (503, "read_only"),  # 421 where it is known who takes writes
+    "NOREPLICAS": (503, "no_replicas"),
+    "MASTERDOWN": (503, "not_ready"),
+    "NOPOSITION": (409, "position_lost"),
+    "OUTCOMEUNKNOWN": (500, "outcome_unknown"),
     "MISCONF": (503, "store_failed"),
     "OOM": (503, "store_full"),
     "LOADING": (503, "loading"),
@@ -121,6 +126,7 @@ class Api:
         self.max_body_bytes = config.http_max_body_bytes
         self.figures = figures
         self.ready = ready
+        self._levels: dict[int, AckWish | None] = {}  # of sessions, by their ids
         self.requests: dict[tuple[str, int], int] = {}  # answered, by (route's name, status)
 
     def application(self) -> ASGIApp:
@@ -154,9 +160,11 @@ class Api:
         client, server = (f"{at[0]}:{at[1]}" if at else "?:0" for at in where)
         session = self.node.open_session(client, server, _no_push, _no_close)
         self.node.logins.accept(session)
+        self._levels[session.id] = request.state.levels.acks
         try:
             yield session
         finally:
+            self._levels.pop(session.id, None)
             self.node.close_session(session)
 
     async def run(self, request: Request, *args: bytes) -> tuple[Any, int]:
@@ -167,7 +175,7 @@ class Api:
         with self.session(request) as session:
             (reply,), position = await self.ask(request, session, [list(args)])
         await self.settle(position)
-        _raise_for(reply)
+        self.raise_for(reply)
         return reply, position
 
     def run_at_once(
@@ -182,7 +190,11 @@ class Api:
         node.begin_turn()
         replies = []
         position = 0
+        acks = self._levels.get(session.id)
         for args in commands:
+            if acks is not None:
+                session.acks = acks
+                session.update()
             replies.append(node.execute(session, args))
             position = max(position, node.waits_for)
         self.committer.wake()
@@ -205,6 +217,36 @@ class Api:
             await self.committer.wait(position)
         except OutcomeUnknown as error:
             raise HttpError(500, "outcome_unknown", str(error)) from None
+
+    async def reach(self, wanted: Wanted) -> None:
+        """Return once the store holds the position that is asked for. Raises HttpError."""
+        if wanted.position is None:
+            return
+        epoch, sequence = wanted.position
+        settings = self.node.settings.replication
+        timeout_ms = wanted.wait_ms or settings.ack_timeout_ms
+        reply = self.node.replication.wait_position(epoch, sequence, timeout_ms, int)
+        if isinstance(reply, Deferred):
+            reply = await settled(reply)
+        self.raise_for(reply)
+        if not reply:
+            message = f"this server is at {self.store.position}, and did not come to " + (
+                f"{epoch}-{sequence} in {timeout_ms} ms"
+            )
+            raise HttpError(504, "behind", message)
+
+    def raise_for(self, reply: Any) -> None:
+        """Raises HttpError where a command was refused."""
+        if not isinstance(reply, ErrorReply):
+            return
+        status, code = _STATUS.get(reply.code, (400, "bad_request"))
+        fields: dict[str, Any] = {}
+        headers: dict[str, str] = {}
+        primary = self.node.replication.primary.get("http")
+        if reply.code == "READONLY" and primary:
+            status, fields, headers = 421, {"primary": primary}, {PRIMARY: primary}
+        message = reply.text.removeprefix("ERR ")
+        raise HttpError(status, code, message, fields=fields, headers=headers)
 
     def position_header(self, position: int) -> dict[str, str]:
         """Names where a write is in the commit order."""
@@ -235,6 +277,9 @@ class Api:
             self.access.check_origin(request)
         if not route.parameters:
             read_no_parameters(request)
+        levels = read_levels(request, writes=route.writes)
+        request.state.levels = levels
+        await self.reach(levels)
         return await route.run(self, request)
 
 
@@ -306,7 +351,7 @@ async def get_range(api: Api, request: Request) -> Response:
             position = max(position, also)
             cursor = rest.cursor() if more and more[0] else None
     await api.settle(position)
-    _raise_for(flat)
+    api.raise_for(flat)
     items = [
         {**_key_members(key), **_value_members(value, wanted.encoding)}
         for key, value in zip(flat[::2], flat[1::2], strict=True)
@@ -337,7 +382,7 @@ async def post_batch(api: Api, request: Request) -> Response:
                 (reply,), also = await api.ask(request, session, [commit])
                 position = max(position, also)
     await api.settle(position)
-    _raise_for(reply)
+    api.raise_for(reply)
     if failed is not None:
         message = f"ops[{failed}] does not hold; nothing was changed"
         raise HttpError(409, "check_failed", message, fields={"op": failed})
@@ -469,14 +514,6 @@ def _answer(
 def _refusal(error: HttpError) -> Response:
     body = {"error": {"code": error.code, "message": error.message, **error.fields}}
     return _answer(body, error.status, error.headers)
-
-
-def _raise_for(reply: Any) -> None:
-    """Raises HttpError where a command was refused."""
-    if not isinstance(reply, ErrorReply):
-        return
-    status, code = _STATUS.get(reply.code, (400, "bad_request"))
-    raise HttpError(status, code, reply.text.removeprefix("ERR "))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

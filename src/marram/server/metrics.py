@@ -24,6 +24,7 @@ from marram import __version__
 from marram.env.api import Env
 from marram.node.node import Node
 from marram.node.process import usage
+from marram.node.replication.figures import stats as replication_stats
 from marram.server.connection import Clients
 from marram.storage.commit import SyncTimes
 from marram.storage.store import Store
@@ -59,6 +60,7 @@ class Metrics:
         yield from self._about_stalls()
         yield from _about_lsm(self._store.engine.stats().get("lsm"))
         yield from self._about_commits()
+        yield from self._about_replication()
         yield from self._about_commands()
         yield from self._about_clients()
         yield from self._about_process()
@@ -124,6 +126,36 @@ class Metrics:
                      max(0, log.end - log.synced))  # fmt: skip
         yield _sync_histogram(commit.sync_times)
 
+    def _about_replication(self) -> Iterator[Metric]:
+        part = self._node.replication
+        figures = replication_stats(part)
+        yield _gauge("is_replica", "1 where the store follows another.", part.is_replica)
+        yield _gauge("writes_refused", "1 while the role, or missing replicas, forbid writes.",
+                     bool(part.write_refusal))  # fmt: skip
+        yield _gauge("reads_refused", "1 while it is not known what may be shown.",
+                     bool(part.read_refusal))  # fmt: skip
+        yield _gauge("min_acks", "Replicas that every write has to reach.", figures["min_acks"])
+        yield _gauge("acknowledging_replicas", "Replicas that are connected and acknowledge.",
+                     part.levels.replicas)  # fmt: skip
+        yield _gauge("durable_sequence", "The newest batch on this disk.",
+                     self._store.commit.durable)  # fmt: skip
+        yield _counter("full_syncs_given", "Full copies sent.", figures["full_syncs_given"])
+        yield _counter("replicated_batches", "Batches that came from upstream.",
+                       figures["received_batches"])  # fmt: skip
+        yield _counter("replicated_bytes", "Their bytes.", figures["received_bytes"])
+        for name, help in _LAGS.items():
+            lags = GaugeMetricFamily(f"marram_replica_{name}", help, labels=["replica"])
+            for each in figures["replicas"]:
+                lags.add_metric([each["address"]], each[name])
+            yield lags
+        upstream = figures.get("upstream")
+        if upstream is not None:
+            yield _gauge("upstream_connected", "1 while its batches come.",
+                         upstream["state"] == "connected")  # fmt: skip
+            yield _counter("full_syncs_taken", "Full copies taken.", upstream["full_syncs"])
+            for name, help in _LAGS.items():
+                yield _gauge(f"upstream_{name}", help, upstream[name])
+
     def _about_commands(self) -> Iterator[Metric]:
         calls = CounterMetricFamily("marram_commands", "Commands run.", labels=["command"])
         failed = CounterMetricFamily(
@@ -167,6 +199,11 @@ class Metrics:
         yield _gauge("uptime_seconds", "Since the listeners were made.", uptime_s)
 
 
+_LAGS: Final = {
+    "lag_positions": "Batches that the replica does not have on disk.",
+    "lag_bytes": "Their bytes in the log, about.",
+    "lag_seconds": "The age of the oldest of them, about.",
+}
 _LEVELS: Final = {
     "tables": "Tables of a level.",
     "bytes": "Their files.",

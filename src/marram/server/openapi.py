@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from marram import __version__
 from marram.server.http_json import ENCODINGS, Limits
+from marram.server.http_levels import ACK_LEVEL, ACKS, MIN_POSITION, WAIT_MS, WAIT_MS_MAX
 from marram.server.http_query import DEFAULT_LIMIT, MAX_LIMIT
 
 Schema = dict[str, Any]
@@ -87,6 +88,8 @@ def document(routes: Iterable[Described], limits: Limits) -> dict[str, Any]:
 
 def _operation(route: Described) -> dict[str, Any]:
     parameters, body, answers = _DETAILS[route.name]
+    if not route.open and route.name not in ("openapi", "metrics", "stats"):
+        parameters = [*parameters, *(_WRITE_HEADERS if route.writes else _READ_HEADERS)]
     operation: dict[str, Any] = {"operationId": route.name, "summary": route.summary}
     if parameters:
         operation["parameters"] = parameters
@@ -140,6 +143,31 @@ def _query(name: str, description: str, **schema: Any) -> dict[str, Any]:
     }
 
 
+def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+_READ_HEADERS: Final = [
+    _header(
+        MIN_POSITION, "Read a state that holds this position, epoch-sequence.", type="string",
+        pattern="^[0-9]+-[0-9]+$",
+    ),
+    _header(
+        WAIT_MS, "How long to wait for it, or for replicas, milliseconds.", type="integer",
+        minimum=0, maximum=WAIT_MS_MAX,
+    ),
+]  # fmt: skip
+_WRITE_HEADERS: Final = [
+    *_READ_HEADERS,
+    _header(
+        ACKS, "How many replicas have to have the write before it is answered, or read.",
+        type="integer", minimum=0,
+    ),
+    _header(
+        ACK_LEVEL, "What they have to have done with it.", type="string",
+        enum=["received", "disk"], default="disk",
+    ),
+]  # fmt: skip
 _KEY: Final = {
     "name": "key",
     "in": "path",

@@ -18,6 +18,7 @@ from marram.protocol.resp import RequestParser, RespLimits, encode, encode_into
 from marram.server.connection import (
     CLOSING,
     DEFERRED,
+    LOG_FAILED,
     OUT_HIGH_BYTES,
     TURN_REQUESTS,
     WRITES,
@@ -29,13 +30,6 @@ from marram.server.logs import event
 _logger = logging.getLogger("marram.server")
 
 TOO_MANY: Final = encode(ErrorReply("ERR max number of clients reached"), 2)
-IN_DOUBT: Final = encode(
-    ErrorReply(
-        "OUTCOMEUNKNOWN the log failed before this was known to be durable: it may or may not "
-        "have happened"
-    ),
-    2,
-)
 
 
 class RespConnection(Connection):
@@ -155,8 +149,8 @@ class RespConnection(Connection):
     def _push(self, reply: Any, position: int) -> None:
         self._queue_push(encode(reply, self.session.protocol), position)
 
-    def _in_doubt(self, replies: int) -> bytes:
-        return IN_DOUBT * replies
+    def _in_doubt(self, replies: int, why: str = LOG_FAILED) -> bytes:
+        return encode(ErrorReply(f"OUTCOMEUNKNOWN {why}"), 2) * replies
 
     def _too_many(self) -> bytes:
         return TOO_MANY

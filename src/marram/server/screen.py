@@ -10,14 +10,15 @@ from typing import Any, Final
 
 from marram import __version__
 from marram.server.config import ServerConfig
-from marram.storage.store import Store
 
 _HEADING: Final = re.compile(r"^  (\S[^:]*):", re.MULTILINE)
 
 
-def show(config: ServerConfig, addresses: dict[str, str], directory: str, store: Store) -> None:
-    """Print the screen to stdout."""
-    text = lines(config, addresses, directory, store.stats())
+def show(
+    config: ServerConfig, addresses: dict[str, str], directory: str, figures: dict[str, Any]
+) -> None:
+    """Print the screen to stdout. figures: as lines() takes them."""
+    text = lines(config, addresses, directory, figures)
     try:
         from rich.console import Console
         from rich.text import Text
@@ -33,7 +34,7 @@ def show(config: ServerConfig, addresses: dict[str, str], directory: str, store:
 def lines(
     config: ServerConfig, addresses: dict[str, str], directory: str, figures: dict[str, Any]
 ) -> str:
-    """The screen's text, with lines to copy. figures: of the store (Store.stats())."""
+    """The screen's text, with lines to copy. figures: the server's (STATS)."""
     durable = {
         "sync": "a write is answered once it is on disk",
         "interval": f"writes are synced every {config.interval_ms} ms",
@@ -47,6 +48,7 @@ def lines(
         "",
         f"  store: {directory} ({keys}; {durable[config.durability]})",
         *_about_lsm(figures.get("lsm")),
+        *_about_role(figures.get("replication", {})),
     ]
     if "resp" in addresses:
         host, port = addresses["resp"].rsplit(":", 1)
@@ -58,6 +60,17 @@ def lines(
     if config.password_file:
         out.append(f"  login: the password is the first line of {config.password_file}")
     return "\n".join([*out, "", "Ctrl-C stops it.", ""])
+
+
+def _about_role(figures: dict[str, Any]) -> list[str]:
+    """Whom the store follows, or what replicas have to have; nothing for a primary alone."""
+    upstream = figures.get("upstream")
+    if upstream is not None:
+        at = f"{upstream['host']}:{upstream['port']}"
+        return [f"  role:  replica of {at}; it takes reads. marram promote makes it the primary"]
+    if figures.get("min_acks"):
+        return [f"  role:  primary; every write waits for {_count(figures['min_acks'], 'replica')}"]
+    return []
 
 
 def _about_lsm(figures: dict[str, Any] | None) -> list[str]:

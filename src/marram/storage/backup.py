@@ -40,16 +40,16 @@ def backup(store: Store, target: str, progress: Progress | None = None) -> Posit
     if store.engine.name == engines.LSM:
         return _link_tables(store, target, progress)
     env = store.env
-    snapshot = store.snapshot()
+    snapshot, mark = store.marked_snapshot()
     try:
         store.wait(snapshot.position)
-        origin = Origin(store.store_id, store.epoch, snapshot.position, store.now_ms())
+        origin = Origin(store.store_id, mark.epoch, mark.sequence, store.now_ms(), mark.chain)
         slices = store.rows(snapshot, origin.time_ms, progress)
         options = replace(store.options, engine=store.engine.name)
-        write_first_generation(env, target, options, origin, slices)
+        write_first_generation(env, target, options, origin, slices, store.epoch)
     finally:
         store.release(snapshot)
-    return Position(origin.epoch, origin.sequence)
+    return Position(store.epoch, origin.sequence)
 
 
 def restore(env: Env, source: str, target: str, progress: Progress | None = None) -> None:
@@ -95,8 +95,9 @@ def _link_tables(store: Store, target: str, progress: Progress | None) -> Positi
         _link_listed(store, target, listing, progress)
         origin = listing.origin
         del listing  # it keeps the files
-    start_first_log(env, target, origin)
-    return Position(origin.epoch, origin.sequence)
+    store.wait(origin.sequence)
+    start_first_log(env, target, origin, store.epoch)
+    return Position(store.epoch, origin.sequence)
 
 
 def _link_listed(store: Store, target: str, listing: Listing, progress: Progress | None) -> None:

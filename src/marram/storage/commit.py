@@ -1,11 +1,12 @@
 """The commit queue: batches become a group, a group becomes one frame and one sync.
 
-Owns the sequence counter, the open group, which positions are committed and which keys are not
-settled yet; not the log's bytes (log/) nor the map (the engine).
+Owns the sequence counter, the open group, which positions are durable and committed, and which keys
+are not settled yet; not the log's bytes (log/) nor the map (the engine).
 
 C1  sequence numbers are consecutive and handed out in the order batches are applied.
-C2  `committed` never decreases, and covers a position only after its frame is as durable as the
-    store's durability asks.
+C2  `durable` covers a position only after its frame is as durable as the store's durability asks.
+    `committed` is durable, or less where a bound says that replicas have not got that far. Neither
+    ever decreases, but where another history takes the place of this one (restart()).
 C3  one group at most is being written. What arrives meanwhile shares the next one: that is group
     commit, and it needs no timer.
 C4  a key's newest value is unsettled from the moment it is applied until its group is committed.
@@ -14,7 +15,9 @@ C4  a key's newest value is unsettled from the moment it is applied until its gr
 C6  a batch that shows a state in between to a reader without the lock, because it changes a key
     more than once, says so before it changes anything: `stepwise` is the newest such batch. Who
     read while it was in flight reads again under the lock.
-C5  after a failed write or sync nothing is ever committed again (P4).
+C5  after a failed write or sync nothing ever becomes durable again (P4).
+C7  a group of a replica holds the frames that its primary wrote, each with its own epoch and time;
+    batches of differing epochs never share a frame.
 
 Threading: append side, take() and complete() under `lock`; Group.write() outside it, by whoever
 took the group; settles_at() and the counters are read without it (C4).
@@ -26,19 +29,46 @@ import threading
 from collections.abc import Callable
 
 from marram.errors import OutcomeUnknown, StoreFailed
+from marram.storage.held import HeldKeys
+from marram.storage.log.format import FRAME_HEADER_SIZE
 from marram.storage.log.writer import LogWriter
+
+# How much of a primary's frames shares one of a replica, bytes.
+_RUN_BYTES = 16 * 1024 * 1024
+
+
+Point = tuple[int, int, int, int, int]
+"""(number of a log, offset in it, last batch before that, its epoch, history checksum there).
+
+A plain tuple: one is made for each group.
+"""
+
+
+class Run:
+    """Frames of a primary that will be one frame here (C7). time_ms: of the last of them."""
+
+    __slots__ = ("count", "epoch", "first", "payloads", "size_bytes", "time_ms")
+
+    def __init__(self, first: int, epoch: int) -> None:
+        self.first = first
+        self.epoch = epoch
+        self.time_ms = 0
+        self.count = 0
+        self.payloads: list[bytes] = []
+        self.size_bytes = 0
 
 
 class Group:
     """Batches that will share a frame and a sync."""
 
-    __slots__ = ("_commit", "batches", "everything", "first", "keys", "last", "size_bytes")
+    __slots__ = ("_commit", "batches", "everything", "first", "keys", "last", "runs", "size_bytes")
 
     def __init__(self, commit: CommitQueue, first: int) -> None:
         self._commit = commit
         self.first = first
         self.last = first - 1
         self.batches: list[bytes] = []
+        self.runs: list[Run] | None = None  # a primary's frames; they come before the batches
         self.size_bytes = 0
         self.keys: set[bytes] = set()  # changed by the group, whichever keyspace
         self.everything = False  # a range or a whole keyspace changed
@@ -51,10 +81,21 @@ class Group:
         commit = self._commit
         started = commit.monotonic_ns()
         log = commit.log
-        log.write(self.batches, self.first, commit.epoch, commit.now_ms())
+        if self.runs is None:
+            log.write(self.batches, self.first, commit.epoch, commit.now_ms())
+        else:
+            self._write_runs(log, self.runs)
         if commit.sync_each:
             log.sync()
             commit.sync_times.record(commit.monotonic_ns() - started)
+
+    def _write_runs(self, log: LogWriter, runs: list[Run]) -> None:
+        """Write a primary's frames, and what was appended behind them (C7)."""
+        for run in runs:
+            log.write(run.payloads, run.first, run.epoch, run.time_ms, run.count)
+        if self.batches:
+            first = self.last - len(self.batches) + 1
+            log.write(self.batches, first, self._commit.epoch, self._commit.now_ms())
 
 
 class SyncTimes:
@@ -96,7 +137,10 @@ class CommitQueue:
         self._changed = threading.Condition(self.lock)  # committed moved, or the log is free
         self.log = log
         self.last = last
+        self.durable = last
         self.committed = last
+        # Up to where the log is durable; always of one moment.
+        self.point: Point = (log.number, log.end, last, log.batch_epoch, log.chain)
         self.epoch = epoch
         self.stepwise = 0
         self.sync_each = sync_each
@@ -108,6 +152,8 @@ class CommitQueue:
         self.sync_times = SyncTimes()
         self._open = Group(self, last + 1)
         self._writing: Group | None = None
+        self._bound: int | None = None  # what replicas have, where that counts
+        self._held: HeldKeys | None = None  # keys of groups between committed and durable
         self._log_taken = False  # a group is being written, or the log is being changed
 
     # -- appending: under the lock ---------------------------------------------------------------
@@ -134,6 +180,60 @@ class CommitQueue:
         group.size_bytes += len(batch)
         return group
 
+    def enter_frame(self, payload: bytes, count: int, epoch: int, time_ms: int) -> Group:
+        """enter(), of the batches of a primary's frame; they keep its epoch and time (C7).
+
+        Only into a group without batches of this store's own (can_enter_frames).
+        """
+        group = self._open
+        assert not group.batches, "a frame comes before batches"
+        if group.runs is None:
+            group.runs = []
+        run = group.runs[-1] if group.runs else None
+        if run is None or run.epoch != epoch or run.size_bytes + len(payload) > _RUN_BYTES:
+            run = Run(self.last + 1, epoch)
+            group.runs.append(run)
+            group.size_bytes += FRAME_HEADER_SIZE
+        run.payloads.append(payload)
+        run.count += count
+        run.time_ms = time_ms
+        run.size_bytes += len(payload)
+        self.last += count
+        self.epoch = max(self.epoch, epoch)
+        group.last = self.last
+        group.size_bytes += len(payload)
+        return group
+
+    @property
+    def newest_epoch(self) -> int:
+        """The epoch of the newest batch appended."""
+        for group in (self._open, self._writing):
+            if group is not None:
+                if group.batches:
+                    return self.epoch
+                if group.runs:
+                    return group.runs[-1].epoch
+        return self.point[3]
+
+    @property
+    def can_enter_frames(self) -> bool:
+        """Whether the open group has no batches of this store's own."""
+        return not self._open.batches
+
+    def unwritten(self) -> tuple[Point, list[bytes], int]:
+        """(what is durable, the bytes of all batches after it, the epoch of the last of them)."""
+        pieces: list[bytes] = []
+        _, _, durable, epoch, _ = self.point
+        for group in (self._writing, self._open):
+            if group is not None and group.last > durable:
+                for run in group.runs or ():
+                    pieces += run.payloads
+                    epoch = run.epoch
+                if group.batches:
+                    pieces += group.batches
+                    epoch = self.epoch
+        return self.point, pieces, epoch
+
     # -- what is settled: no lock ----------------------------------------------------------------
 
     @property
@@ -149,7 +249,8 @@ class CommitQueue:
         writing = self._writing
         if writing is not None and (writing.everything or key in writing.keys):
             return writing.last
-        return 0
+        held = self._held  # after _writing: complete() fills it before it empties that
+        return 0 if held is None else held.settles_at(key)
 
     # -- committing ------------------------------------------------------------------------------
 
@@ -168,29 +269,60 @@ class CommitQueue:
             if error is not None:
                 self._fail(error)
             elif self.failure is None:
-                self._writing = None
-                self.committed = group.last
+                log = self.log
+                self.point = (log.number, log.end, group.last, log.batch_epoch, log.chain)
+                self.durable = group.last
                 self.groups += 1
+                if self._bound is None:
+                    self._writing = None
+                    self.committed = group.last
+                else:
+                    self._hold(group)
             self._changed.notify_all()
 
-    def wait(self, sequence: int) -> None:
+    def set_bound(self, sequence: int | None) -> bool:
+        """Commit nothing after this position though it is durable here; None: everything that is.
+
+        Returns whether `committed` moved, so that what waits for it may go. Without the lock held.
+        """
+        with self.lock:
+            self._bound = sequence
+            moved = self._advance()
+            if moved:
+                self._changed.notify_all()
+            return moved
+
+    def wait(self, sequence: int, timeout_s: float | None = None, locally: bool = False) -> None:
         """Block until `sequence` is committed, writing groups where nobody else does.
 
         A lone writer pays no thread hop: it takes its own group. Without the lock held.
-        Raises OutcomeUnknown: the log failed first.
+        timeout_s: wait for replicas no longer than that; locally: until it is durable here.
+        Raises OutcomeUnknown: the log failed first, the time passed first, or another history took
+        the place of this one.
         """
-        while self.committed < sequence:
+        deadline_ns = 0
+        if timeout_s is not None:
+            deadline_ns = self.monotonic_ns() + int(timeout_s * 1e9)
+        while (self.durable if locally else self.committed) < sequence:
             with self.lock:
-                while self.committed < sequence and self._log_taken and self.failure is None:
-                    self._changed.wait()
-                if self.committed >= sequence:
+                while (
+                    (self.durable if locally else self.committed) < sequence
+                    and (self._log_taken or self.durable >= sequence)
+                    and self.failure is None
+                ):
+                    self._await_change(sequence, deadline_ns)
+                if (self.durable if locally else self.committed) >= sequence:
                     return
                 if self.failure is not None:
                     raise OutcomeUnknown(
                         f"the log failed before this was known to be durable: {self.failure}"
                     ) from self.failure
                 group = self._take()
-            assert group is not None, "an uncommitted position is in a group"
+            if group is None:
+                raise OutcomeUnknown(
+                    f"there is no batch {sequence}: another history took the place of the one it "
+                    "was in"
+                )
             try:
                 group.write()
             except BaseException as error:
@@ -199,6 +331,23 @@ class CommitQueue:
                     raise
             else:
                 self.complete(group, None)
+
+    def take_log_to_reign(self, epoch: int) -> LogWriter | None:
+        """take_log(), and write what is appended from here on in that epoch.
+
+        None where frames of a primary have to be written first. Raises StoreFailed; OSError: there
+        is no room in the log for a mark, and nothing was changed.
+        """
+        with self.lock:
+            while self._log_taken and self.failure is None:
+                self._changed.wait()
+            self.check()
+            if self._open.runs is not None:
+                return None
+            self.log.reserve(self._open.size_bytes + FRAME_HEADER_SIZE)
+            self._log_taken = True
+            self.epoch = epoch
+            return self.log
 
     def take_log(self) -> LogWriter:
         """Keep groups out of the log, until give_log(); for rotation. Without the lock held.
@@ -229,6 +378,31 @@ class CommitQueue:
         if self.on_idle is not None:
             self.on_idle()
 
+    def restart(
+        self, log: LogWriter, sequence: int, epoch: int, *, is_committed: bool = True
+    ) -> None:
+        """End take_log(): go on in a log of another history, whose last batch is `sequence`.
+
+        Nothing may be in the open group. What waits for positions beyond it gets OutcomeUnknown.
+        is_committed: False where set_bound() will say when all of it is.
+        Under the lock, with the engine's map changed in the same step.
+        """
+        assert not self.pending_bytes, "appended and neither written nor refused"
+        self.log = log
+        self.last = self.durable = self.committed = sequence
+        self.point = (log.number, log.end, sequence, log.batch_epoch, log.chain)
+        self.epoch = epoch
+        self.stepwise = 0
+        self._bound = self._held = None
+        if not is_committed and sequence:
+            self.committed = self._bound = sequence - 1
+            self._held = HeldKeys()
+            self._held.add(sequence, set(), True)
+        self._writing = None
+        self._open = Group(self, sequence + 1)
+        self._log_taken = False
+        self._changed.notify_all()
+
     @property
     def last_written(self) -> int:
         """The last sequence number in the log; with the log taken, it stays."""
@@ -253,8 +427,38 @@ class CommitQueue:
 
     # -- private, under the lock -----------------------------------------------------------------
 
+    def _await_change(self, sequence: int, deadline_ns: int) -> None:
+        """Wait for a notice. Raises OutcomeUnknown: the deadline passed (0 for none)."""
+        if not deadline_ns:
+            self._changed.wait()
+            return
+        left_ns = deadline_ns - self.monotonic_ns()
+        if left_ns <= 0 or not self._changed.wait(left_ns / 1e9):
+            raise OutcomeUnknown(
+                f"position {sequence} is still replicating: too few replicas had it in time"
+            )
+
+    def _hold(self, group: Group) -> None:
+        """A group became durable, and there is a bound: its keys are held until that is past."""
+        if self._held is None:
+            self._held = HeldKeys()
+        self._held.add(group.last, group.keys, group.everything)
+        self._writing = None  # after: a reader looks for the key here first (C4)
+        self._advance()
+
+    def _advance(self) -> bool:
+        """Commit what is durable and within the bound; returns whether anything was."""
+        bound = self._bound
+        reached = self.durable if bound is None else min(self.durable, bound)
+        if reached <= self.committed:
+            return False
+        self.committed = reached
+        if self._held is not None and self._held.settle(reached):
+            self._held = None
+        return True
+
     def _take(self) -> Group | None:
-        if self._log_taken or not self._open.batches or self.failure is not None:
+        if self._log_taken or self._open.last < self._open.first or self.failure is not None:
             return None
         self._log_taken = True
         self._writing = self._open  # before _open is emptied (C4)

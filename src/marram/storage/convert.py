@@ -59,18 +59,20 @@ def convert(
         raise NotAStore(f"{source} holds no store")
     lock = DirectoryLock.acquire(env, source)
     try:
-        found, origin = _read(env, source, lock.read_note(), engine)
+        found, origin, epoch = _read(env, source, lock.read_note(), engine)
         try:
             _claim(env, target)
-            return _write(env, target, options, found, origin, progress)
+            return _write(env, target, options, found, origin, epoch, progress)
         finally:
             found.close()
     finally:
         lock.release()
 
 
-def _read(env: Env, directory: str, note: CloseNote | None, other: str) -> tuple[Engine, Origin]:
-    """The state of a store, and as of when, as recovery would find it (E1)."""
+def _read(
+    env: Env, directory: str, note: CloseNote | None, other: str
+) -> tuple[Engine, Origin, int]:
+    """The state of a store, as of when, and its epoch, as recovery would find it (E1)."""
     generation = layout.read_version(env, directory)
     held = engines.engine_of(env, directory, generation)
     if held == other:
@@ -83,19 +85,16 @@ def _read(env: Env, directory: str, note: CloseNote | None, other: str) -> tuple
         raise Corruption("the file is missing", layout.log_path(directory, generation))
     headers, _ = recovery.log_headers(env, directory, logs)
     store_id = headers[0].store_id
-    engine, origin = engines.load(env, directory, generation, store_id, Options())
-    try:
-        replay = recovery._Replay(env, directory, engine, origin)
-        for index, header in enumerate(headers):
-            promised = headers[index + 1].previous_end if index + 1 < len(headers) else 0
-            if note is not None and note.log_number == header.number:
-                promised = max(promised, note.end)
-            replay.replay(header, promised, is_last=index + 1 == len(headers))
-    except BaseException:
-        engine.close()
-        raise
+    with recovery.uncollected():
+        engine, origin = engines.load(env, directory, generation, store_id, Options())
+        try:
+            replay = recovery.replay_logs(env, directory, engine, origin, headers, note)
+        except BaseException:
+            engine.close()
+            raise
     now_ms = StoreClock(env, replay.time_ms).now_ms()
-    return engine, Origin(store_id, replay.epoch, replay.sequence, now_ms)
+    epoch, chain = replay.history or (0, 0)
+    return engine, Origin(store_id, epoch, replay.sequence, now_ms, chain), replay.epoch
 
 
 def _write(
@@ -104,6 +103,7 @@ def _write(
     options: Options,
     engine: Engine,
     origin: Origin,
+    epoch: int,
     progress: Progress | None,
 ) -> Converted:
     pin = engine.snapshot(origin.sequence)
@@ -120,10 +120,10 @@ def _write(
     try:
         slices = rows_of(pin, origin.time_ms, _NO_LOCK, check, progress)
         own = origin._replace(store_id=env.random_bytes(16))  # E4
-        recovery.write_first_generation(env, target, options, own, map(counted, slices))
+        recovery.write_first_generation(env, target, options, own, map(counted, slices), epoch)
     finally:
         engine.release(pin)
-    return Converted(Position(origin.epoch, origin.sequence), keys)
+    return Converted(Position(epoch, origin.sequence), keys)
 
 
 def _claim(env: Env, target: str) -> None:

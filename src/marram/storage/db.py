@@ -12,6 +12,7 @@ Threading: every method from any thread. Not for use after fork(): the child's h
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ from typing import Any, Self, TypeVar, overload
 
 from marram.coding.batch import Change, delete, delete_range, expire, put
 from marram.env.api import Env
-from marram.errors import Error, InvalidArgument, NotFound, StoreFailed, StoreFull
+from marram.errors import Behind, Error, InvalidArgument, NotFound, StoreFailed, StoreFull
 from marram.storage.arguments import (
     check_key,
     check_seconds,
@@ -29,11 +30,14 @@ from marram.storage.arguments import (
 from marram.storage.backup import backup as backup_store
 from marram.storage.engine import Progress
 from marram.storage.entry import Stored, deadline_of, is_expired, string_of
+from marram.storage.layout import ROLE
 from marram.storage.options import options_from
 from marram.storage.snapshot import CHUNK_ROWS, Snapshot
 from marram.storage.store import Position, Store
 from marram.storage.transaction import Batch, Transaction
 from marram.storage.verify import Report, verify_store
+
+_logger = logging.getLogger("marram.store")
 
 T = TypeVar("T")
 
@@ -69,7 +73,13 @@ def open_db(
     if isinstance(path, bytes):
         raise InvalidArgument("give the directory as str")
     chosen = {"engine": engine, "durability": durability, "create": create, **options}
-    return DB(Store.open(path, env, options_from(chosen)))
+    store = Store.open(path, env, options_from(chosen))
+    if env.exists(f"{path}/{ROLE}"):
+        _logger.warning(
+            "%s is a replica's, or a deposed primary's: what is written to it here is set aside "
+            "when it follows its primary again", path,
+        )  # fmt: skip
+    return DB(store)
 
 
 class DB(MutableMapping[bytes, bytes]):
@@ -87,14 +97,18 @@ class DB(MutableMapping[bytes, bytes]):
     # -- points ----------------------------------------------------------------------------------
 
     @overload
-    def get(self, key: bytes) -> bytes | None: ...
+    def get(self, key: bytes, *, at_least: Position | None = None) -> bytes | None: ...
     @overload
-    def get(self, key: bytes, default: T) -> bytes | T: ...
-    def get(self, key: bytes, default: Any = None) -> Any:
+    def get(self, key: bytes, default: T, *, at_least: Position | None = None) -> bytes | T: ...
+    def get(self, key: bytes, default: Any = None, *, at_least: Position | None = None) -> Any:
         """The value of `key`, or `default` where there is none.
 
-        Raises InvalidType for a key that is not bytes; WrongType for a value that is no string.
+        at_least: of a state that holds this position; for replicas (connect()), here it does, or
+        Behind is raised. Raises InvalidType for a key that is not bytes; WrongType for a value that
+        is no string.
         """
+        if at_least is not None:
+            self._check_reached(at_least)
         if key.__class__ is not bytes:
             key = to_bytes(key, "key")
         store = self._store
@@ -107,11 +121,14 @@ class DB(MutableMapping[bytes, bytes]):
             return held
         return default if held is None else self._unwrap(key, held, default)
 
-    def put(self, key: bytes, value: bytes, ttl: float | None = None) -> None:
+    def put(self, key: bytes, value: bytes, ttl: float | None = None, *, acks: int = 0) -> None:
         """Set `key` to `value`; ttl: seconds until it stops existing, or None for never.
 
-        Raises InvalidType, InvalidArgument, StoreFull (nothing changed), OutcomeUnknown.
+        acks: replicas that have to have it; 0 here, where there are none. Raises InvalidType,
+        InvalidArgument, StoreFull (nothing changed), OutcomeUnknown.
         """
+        if acks:
+            raise _no_replicas()
         key = check_key(key, self._max_key)
         value = check_value(value, self._max_value)
         store = self._store
@@ -121,8 +138,10 @@ class DB(MutableMapping[bytes, bytes]):
             deadline_ms = store.now_ms() + check_seconds(ttl, "ttl")
             store.wait(store.append([put(self._keyspace, key, value, deadline_ms)]))
 
-    def delete(self, key: bytes) -> bool:
+    def delete(self, key: bytes, *, acks: int = 0) -> bool:
         """Remove `key`; returns whether it was there."""
+        if acks:
+            raise _no_replicas()
         key = check_key(key, self._max_key)
         store = self._store
         with store.lock:
@@ -136,11 +155,15 @@ class DB(MutableMapping[bytes, bytes]):
         store.wait(sequence)
         return found
 
-    def compare_and_set(self, key: bytes, expected: bytes | None, new: bytes | None) -> bool:
+    def compare_and_set(
+        self, key: bytes, expected: bytes | None, new: bytes | None, *, acks: int = 0
+    ) -> bool:
         """Set `key` to `new` if it holds `expected`; returns whether it did.
 
         expected None: the key must be missing; new None: delete it. The deadline goes.
         """
+        if acks:
+            raise _no_replicas()
         key = check_key(key, self._max_key)
         if expected is not None:
             expected = to_bytes(expected, "expected value")
@@ -196,9 +219,15 @@ class DB(MutableMapping[bytes, bytes]):
     # -- many ------------------------------------------------------------------------------------
 
     def put_many(
-        self, items: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], ttl: float | None = None
+        self,
+        items: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]],
+        ttl: float | None = None,
+        *,
+        acks: int = 0,
     ) -> None:
         """Set many keys in one atomic batch."""
+        if acks:
+            raise _no_replicas()
         pairs = items.items() if isinstance(items, Mapping) else items
         deadline_ms = 0 if ttl is None else self._store.now_ms() + check_seconds(ttl, "ttl")
         changes = [
@@ -212,11 +241,15 @@ class DB(MutableMapping[bytes, bytes]):
         ]
         self.commit(changes)
 
-    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+    def get_many(
+        self, keys: Iterable[bytes], *, at_least: Position | None = None
+    ) -> list[bytes | None]:
         """The values of `keys`, in their order, None for missing ones.
 
         Each is what get() would return; together they are one snapshot only within snapshot().
         """
+        if at_least is not None:
+            self._check_reached(at_least)
         wanted = [key if key.__class__ is bytes else to_bytes(key, "key") for key in keys]
         store = self._store
         committed = store.commit.committed
@@ -232,8 +265,10 @@ class DB(MutableMapping[bytes, bytes]):
             for key, held in zip(wanted, found, strict=True)
         ]
 
-    def batch(self) -> Batch:
+    def batch(self, *, acks: int = 0) -> Batch:
         """A context whose puts and deletes become one atomic batch when it ends without error."""
+        if acks:
+            raise _no_replicas()
         return Batch(self)
 
     def scan(
@@ -243,9 +278,11 @@ class DB(MutableMapping[bytes, bytes]):
         stop: bytes | None = None,
         reverse: bool = False,
         limit: int | None = None,
+        *,
+        at_least: Position | None = None,
     ) -> Iterator[tuple[bytes, bytes]]:
         """The pairs with start <= key < stop and the prefix, in key order, at one position (D3)."""
-        for rows in self.scan_chunks(prefix, start, stop, reverse, limit):
+        for rows in self.scan_chunks(prefix, start, stop, reverse, limit, at_least=at_least):
             yield from rows
 
     def scan_chunks(
@@ -256,20 +293,26 @@ class DB(MutableMapping[bytes, bytes]):
         reverse: bool = False,
         limit: int | None = None,
         chunk: int = CHUNK_ROWS,
+        *,
+        at_least: Position | None = None,
     ) -> Iterator[list[tuple[bytes, bytes]]]:
         """scan(), in lists of at most `chunk` pairs: a call a list instead of a call a pair."""
-        with self.snapshot() as snapshot:
+        with self.snapshot(at_least=at_least) as snapshot:
             yield from snapshot.scan_chunks(prefix, start, stop, reverse, limit, chunk)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, at_least: Position | None = None) -> Snapshot:
         """A read view of the state now, until it is closed; use it as a context."""
+        if at_least is not None:
+            self._check_reached(at_least)
         return Snapshot(self._store, self._keyspace)
 
-    def transaction(self) -> Transaction:
+    def transaction(self, *, acks: int = 0) -> Transaction:
         """A context that reads one snapshot and commits only if nothing it read has changed.
 
         Raises Conflict at its end where another writer came first; run it again then.
         """
+        if acks:
+            raise _no_replicas()
         return Transaction(self)
 
     def keyspace(self, number: int) -> DB:
@@ -457,6 +500,11 @@ class DB(MutableMapping[bytes, bytes]):
 
     # -- private ---------------------------------------------------------------------------------
 
+    def _check_reached(self, position: Position) -> None:
+        """Raises Behind."""
+        if self.position < position:
+            raise Behind(f"the store is at {self.position}, and {position} was asked for")
+
     def _settled(self, key: bytes, held: Stored | None, committed: int) -> Stored | None:
         """What a key holds, once no crash can undo it (D2).
 
@@ -498,3 +546,7 @@ class DB(MutableMapping[bytes, bytes]):
                 sequence = store.settles_at(key)
         store.wait(sequence)
         return changes is not None
+
+
+def _no_replicas() -> InvalidArgument:
+    return InvalidArgument("acks is for servers (connect()): an embedded store has no replicas")

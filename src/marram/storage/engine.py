@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from marram.coding.batch import KEYSPACES, Change
 from marram.env.api import Env
 from marram.storage.entry import Stored, entry_of
+from marram.storage.log.reader import BatchSink
 from marram.storage.options import Options
 from marram.storage.sstable.block import Row
 
@@ -45,14 +46,15 @@ SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Origin(NamedTuple):
     """Whose state a generation starts from, and as of when.
 
-    sequence: the last batch it holds; time_ms: the store's clock then, so that time never goes
-    back past it.
+    sequence: the last batch it holds; epoch: of that batch; chain: the history checksum after it,
+    0 where it is not known; time_ms: the store's clock then, so that time never goes back past it.
     """
 
     store_id: bytes
     epoch: int
     sequence: int
     time_ms: int
+    chain: int = 0
 
 
 class Home(NamedTuple):
@@ -194,6 +196,33 @@ class NewGeneration(Protocol):
         ...
 
 
+class Replacement(Protocol):
+    """The state of another store on its way to take this one's place; single use, in this order."""
+
+    def add(self, rows: list[Row]) -> None:
+        """Write the next rows, in table order. Raises InvalidArgument: they are not; OSError."""
+        ...
+
+    def finish(self) -> None:
+        """There are no more: do what may take long. Raises OSError, Corruption."""
+        ...
+
+    def switching(self) -> AbstractContextManager[Callable[[], None]]:
+        """Around the switch of `version`: checkpoint.N is durable within.
+
+        What it gives changes the map; called once, under the store's lock, after the switch.
+        """
+        ...
+
+    def files(self) -> frozenset[str]:
+        """Names of tables and the like that were begun, and that nothing lists yet."""
+        ...
+
+    def end(self) -> None:
+        """Remove files that did not become a generation."""
+        ...
+
+
 class BackgroundWork(Protocol):
     """What an engine does of its own accord, and can be told to leave for a while."""
 
@@ -244,6 +273,13 @@ class Engine(Protocol):
         """Apply a batch; returns what revert() needs."""
         ...
 
+    def replay(self) -> BatchSink:
+        """What takes a log's batches where a store is opened: apply(), without a way back.
+
+        Until its finish() nothing else is asked of the engine.
+        """
+        ...
+
     def revert(self, undo: Any, sequence: int) -> None:
         """Undo a batch that was applied at `sequence` and never committed."""
         ...
@@ -275,6 +311,13 @@ class Engine(Protocol):
 
     def begin_generation(self, home: Home, number: int, position: int) -> NewGeneration:
         """Pin the present state, which generation `number` will start from."""
+        ...
+
+    def begin_replacement(self, home: Home, number: int, origin: Origin) -> Replacement:
+        """Make generation `number` from the rows of another store. Raises OSError.
+
+        Snapshots taken before show what they showed; whatever they read counts as changed.
+        """
         ...
 
     def generation_due(self, log_bytes: int, home: Home) -> bool:

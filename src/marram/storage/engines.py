@@ -63,9 +63,10 @@ def write_first(
 ) -> None:
     """Write checkpoint.0, and what it names, from rows in table order. Raises OSError."""
     if options.engine == LSM:
-        from marram.storage.lsm.flush import write_store
+        from marram.storage.lsm.loading import write_store
 
         write_store(env, directory, options, origin, slices)
     else:
         compression = options.compression
-        checkpoint.write_checkpoint(env, directory, 0, origin, slices, compression)
+        columns = checkpoint.by_column(slices)
+        checkpoint.write_checkpoint(env, directory, 0, origin, columns, compression)

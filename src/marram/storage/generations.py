@@ -6,6 +6,7 @@ of the version file (layout.py) nor what a checkpoint holds (the engine's).
 G1  a checkpoint never blocks writers for longer than the switch of the log file.
 G2  nothing is removed before the version that no longer needs it is durable.
 G3  a checkpoint that finds no room leaves the old generation going on; any other error is final.
+G4  who removes files holds _running: so do verify and backup, which read them.
 
 A switch, in order: the old log is marked and synced; the next log is made and writers go on in it;
 the engine pins its state and writes it (engine.NewGeneration); `version` is switched; old files
@@ -23,19 +24,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from marram.env.api import Env, Task
-from marram.errors import Closed, StoreFull
+from marram.errors import Closed, InvalidArgument, StoreFull
 from marram.storage import layout
 from marram.storage.clock import StoreClock
 from marram.storage.commit import CommitQueue
-from marram.storage.engine import SPACE_ERRORS, Engine, Home, Origin, Progress
+from marram.storage.engine import SPACE_ERRORS, Engine, Home, Origin, Progress, Replacement
+from marram.storage.history import History, mark_of
 from marram.storage.lock import CloseNote
-from marram.storage.log.format import LogHeader
+from marram.storage.log.format import LogHeader, LogStart
 from marram.storage.log.writer import LogWriter
 from marram.storage.options import Options
-from marram.storage.recovery import Recovered
+from marram.storage.recovery import Recovered, header_at
 
 _logger = logging.getLogger("marram.store")
 
+_EPOCH_LIMIT = 2**63
 _RETRY_NS = 30 * 10**9  # after a checkpoint failed: every try costs a log file
 
 
@@ -50,6 +53,7 @@ class Generations:
         engine: Engine,
         commit: CommitQueue,
         clock: StoreClock,
+        history: History,
         recovered: Recovered,
     ) -> None:
         self.number = recovered.generation
@@ -59,9 +63,9 @@ class Generations:
         self._engine = engine
         self._commit = commit
         self._clock = clock
-        self._home = Home(env, directory, options, commit.lock, clock.now_ms)
+        self._history = history
+        self.home = Home(env, directory, options, commit.lock, clock.now_ms)
         self._store_id = recovered.store_id
-        self._earlier_logs = recovered.logs[:-1]
         self._earlier_log_bytes = recovered.live_log_bytes
         self._running = threading.Lock()
         self._sync_lock = threading.Lock()  # a log is not closed while it is being synced
@@ -79,6 +83,10 @@ class Generations:
     def open(self) -> None:
         """Start what runs all the time."""
         self._commit.log.max_step = self._engine.log_step_bytes
+        try:
+            self._release_logs()
+        except OSError as error:  # nobody was promised anything; the next switch tries again
+            _logger.warning("logs kept for replicas could not be removed: %s", error)
         if self._options.durability == "interval":
             self._syncing = self._env.start("marram-sync", self._sync_now_and_then)
 
@@ -88,7 +96,7 @@ class Generations:
 
     def due(self) -> bool:
         """Whether a checkpoint should be made now, by the engine's measure."""
-        if self._queued or not self._engine.generation_due(self.log_bytes(), self._home):
+        if self._queued or not self._engine.generation_due(self.log_bytes(), self.home):
             return False
         return not self._last_error or self._env.monotonic_ns() >= self._retry_at_ns
 
@@ -151,6 +159,92 @@ class Generations:
         with self._running:
             yield
 
+    def release_logs(self) -> None:
+        """Remove kept logs that have become too old; nothing where something else is under way.
+
+        Raises StoreFailed: the store latches where a file cannot be removed.
+        """
+        if not self._running.acquire(blocking=False):
+            return
+        try:
+            if not self._stop.is_set():
+                self._release_logs()
+        except OSError as error:
+            self._commit.fail(error)
+            self._commit.check()
+        finally:
+            self._running.release()
+
+    def raise_epoch(self, epoch: int) -> None:
+        """Write what is appended from here on in a higher epoch: durably so when this returns.
+
+        Raises InvalidArgument: it is not higher; StoreFull: no room to note it; both change
+        nothing. StoreFailed.
+        """
+        with self._running:
+            commit = self._commit
+            if not commit.epoch < epoch < _EPOCH_LIMIT:
+                raise InvalidArgument(f"epoch {epoch} is not above {commit.epoch}")
+            try:
+                while (log := commit.take_log_to_reign(epoch)) is None:
+                    commit.wait(commit.last, None, True)  # the frames of who reigned before
+            except OSError as error:
+                if error.errno not in SPACE_ERRORS:
+                    commit.fail(error)
+                    commit.check()
+                raise StoreFull(f"no room to note an epoch: {error}") from error
+            try:
+                log.mark(commit.last_written, epoch, commit.now_ms())
+                self._sync_file(log)
+            except OSError as error:
+                commit.give_log(error=error)
+                commit.check()
+            commit.give_log()
+
+    def replace(
+        self, origin: Origin, number: int, epoch: int, work: Replacement, *, is_committed: bool
+    ) -> None:
+        """Go on in generation `number`, which begins with another store's state. With held().
+
+        No batch can be appended meanwhile. is_committed: as CommitQueue.restart() has it.
+        Raises OSError: the old generation goes on; StoreFailed.
+        """
+        commit = self._commit
+        commit.wait(commit.last, None, True)
+        old = commit.take_log()
+        header = header_at(origin, number, max(epoch, origin.epoch, commit.epoch))
+        new: LogWriter | None = None
+        is_switched = False
+        try:
+            new = LogWriter.create(self._env, self._directory, header, 0)
+            new.max_step = self._engine.log_step_bytes
+            with work.switching() as take_over:
+                self._switch_version(number)
+                is_switched = True
+                with self._history.restarting(header) as old_logs, commit.lock:
+                    take_over()
+                    commit.restart(new, origin.sequence, header.epoch, is_committed=is_committed)
+            old_number, self.number = self.number, number
+            self._store_id = origin.store_id
+            self._earlier_log_bytes = 0
+            self._remove_replaced(old, old_number, old_logs)
+        except BaseException as error:
+            if is_switched or commit.failure is not None:
+                # The new generation may be the one that counts: nothing of it may go.
+                commit.give_log(error=error)
+                commit.check()
+            self._abandon_log(number, new, error)
+            raise
+
+    def _remove_replaced(self, old: LogWriter, number: int, logs: list[int]) -> None:
+        """Remove a generation of another history, and all its logs. Raises OSError."""
+        with self._sync_lock:
+            old.close()
+        self._env.remove(layout.checkpoint_path(self._directory, number))
+        for log_number in logs:
+            self._env.remove(layout.log_path(self._directory, log_number))
+        self._history.let_go(logs)
+
     def sync_log(self) -> None:
         """Make the log durable as it is now. Raises OSError, having latched."""
         log = self._commit.log
@@ -173,7 +267,7 @@ class Generations:
             with self._running:
                 if commit.failure is not None:
                     return None
-                commit.wait(commit.last)
+                commit.wait(commit.last, None, True)
                 return self._finish_log()
         finally:
             with contextlib.suppress(OSError):  # after a failure: the lock must go all the same
@@ -211,16 +305,19 @@ class Generations:
         except BaseException as error:
             commit.give_log(error=error)
             raise
-        header = LogHeader(self._store_id, number, old.end, commit.last_written, commit.epoch)
+        start = LogStart(old.batch_epoch, old.chain, commit.now_ms())
+        header = LogHeader(
+            self._store_id, number, old.end, commit.last_written, commit.epoch, start
+        )
         new: LogWriter | None = None
         try:
             new = LogWriter.create(self._env, self._directory, header, commit.pending_bytes)
             new.max_step = self._engine.log_step_bytes
-            commit.give_log(new)
+            with self._history.switching(header):
+                commit.give_log(new)
         except BaseException as error:
             self._abandon_log(number, new, error)
             raise
-        self._earlier_logs.append(old.number)
         self._earlier_log_bytes += old.end
         with self._sync_lock:
             old.close()
@@ -243,10 +340,14 @@ class Generations:
         """Have the engine write its present state and switch to it. Raises OSError."""
         env, directory, commit = self._env, self._directory, self._commit
         with commit.lock:
-            work = self._engine.begin_generation(self._home, generation, commit.last)
+            work = self._engine.begin_generation(self.home, generation, commit.last)
+            unwritten = commit.unwritten()
         try:
-            commit.wait(work.position)
-            origin = Origin(self._store_id, commit.epoch, work.position, self._clock.now_ms())
+            commit.wait(work.position, None, True)
+            mark = mark_of(unwritten, work.position)
+            del unwritten
+            now_ms = self._clock.now_ms()
+            origin = Origin(self._store_id, mark.epoch, mark.sequence, now_ms, mark.chain)
             work.write(origin, self._check_going_on, progress)
             # The log may be behind the state that was just written: it would go on with a hole.
             self.sync_log()
@@ -255,11 +356,26 @@ class Generations:
         finally:
             work.end()
         old_number, self.number = self.number, generation
-        old_logs, self._earlier_logs = self._earlier_logs, []
         self._earlier_log_bytes = 0
         env.remove(layout.checkpoint_path(directory, old_number))
-        for number in old_logs:
-            env.remove(layout.log_path(directory, number))
+        self._release_logs()
+
+    def _release_logs(self) -> None:
+        """Remove the logs that neither recovery nor a replica needs (history.py, Q3).
+
+        What is kept gives back the space that was reserved behind its end. Raises OSError.
+        """
+        numbers = self._history.release(self.number, self._clock.now_ms())
+        for number in numbers:
+            self._env.remove(layout.log_path(self._directory, number))
+        self._history.let_go(numbers)
+        for number, end in self._history.untrimmed():
+            file = self._env.open(layout.log_path(self._directory, number), write=True)
+            try:
+                if file.size() > end:
+                    file.truncate(end)
+            finally:
+                file.close()
 
     def _switch_version(self, generation: int) -> None:
         try:

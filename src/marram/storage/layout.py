@@ -7,9 +7,11 @@ the files hold.
     version        the active generation, decimal
     newVersion     written and synced first, then renamed over version
     checkpoint.N   what generation N starts from (storage/sstable)
-    logfile.N      the log after checkpoint.N (storage/log)
+    logfile.N      the log after checkpoint.N (storage/log); older ones are kept for replicas
     tables/N.sst   sorted tables of the lsm engine (storage/sstable)
     tables/N.blob  its large values (storage/lsm/blob.py)
+    role           whom the store follows as a replica; none: nobody (node/replication/record.py)
+    diverged-E-F-T.log  batches F to T of epoch E that the primary does not have (aside.py)
 
 L1  after a crash at any call, `version` holds the old number or the new one, whole.
 L2  nothing is removed that the durable `version` still needs.
@@ -27,11 +29,14 @@ from marram.errors import Corruption
 LOCK = "LOCK"
 VERSION = "version"
 NEW_VERSION = "newVersion"
+ROLE = "role"
+NEW_ROLE = "newRole"
 TABLES = "tables"
 
 _NUMBERED = re.compile(r"(checkpoint|logfile)\.(0|[1-9][0-9]{0,17})\Z")
 _TABLE = re.compile(r"(0|[1-9][0-9]{0,17})\.sst\Z")
 _BLOB = re.compile(r"(0|[1-9][0-9]{0,17})\.blob\Z")
+_DIVERGED = re.compile(r"diverged-[0-9]{1,19}-[0-9]{1,19}-[0-9]{1,19}\.log\Z")
 _NUMBER = re.compile(rb"(0|[1-9][0-9]{0,17})\n\Z")
 
 
@@ -72,6 +77,16 @@ def blob_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def diverged_path(directory: str, epoch: int, first: int, last: int) -> str:
+    """Where the batches [first, last] that were set aside are; epoch: of the last of them."""
+    return f"{directory}/diverged-{epoch}-{first}-{last}.log"
+
+
+def is_diverged(name: str) -> bool:
+    """Whether a file of that name holds batches that were set aside. No store needs it."""
+    return _DIVERGED.match(name) is not None
+
+
 def numbered(names: list[str]) -> dict[str, list[int]]:
     """The generation numbers in a listing: {"checkpoint": [...], "logfile": [...]}, ascending."""
     found: dict[str, list[int]] = {"checkpoint": [], "logfile": []}
@@ -84,7 +99,11 @@ def numbered(names: list[str]) -> dict[str, list[int]]:
 
 def is_ours(name: str) -> bool:
     """Whether a file of that name belongs to a store."""
-    return name in (LOCK, VERSION, NEW_VERSION, TABLES) or _NUMBERED.match(name) is not None
+    return (
+        name in (LOCK, VERSION, NEW_VERSION, TABLES, ROLE, NEW_ROLE)
+        or _NUMBERED.match(name) is not None
+        or is_diverged(name)
+    )
 
 
 def read_version(env: Env, directory: str) -> int:

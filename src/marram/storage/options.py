@@ -36,6 +36,10 @@ class Options:
     max_key_bytes, max_value_bytes: what put() accepts; at least 1.
     checkpoint_log_bytes, checkpoint_log_ratio: a checkpoint is due when the log has both that many
         bytes and that many times the live data; 0 bytes turns background checkpoints off.
+    replica_log_bytes: how much of the log, from before the last checkpoint, is kept for replicas
+        that are behind, bytes; 0 for none. One that needs more takes a copy of everything.
+    replica_log_age_s: ... and for how long at most, seconds, where no connected replica needs it;
+        0 for no limit.
     compression: "none", "zlib" or "zstd", for the blocks of checkpoints and tables. "zstd" needs
         Python 3.14, or the package backports.zstd, wherever the store is opened.
     memory_limit: bytes, 0 for none. For the memory engine: of keys and values (with their overhead,
@@ -59,6 +63,8 @@ class Options:
     max_value_bytes: int = 512 * MIB
     checkpoint_log_bytes: int = 64 * MIB
     checkpoint_log_ratio: float = 1.0
+    replica_log_bytes: int = 0
+    replica_log_age_s: int = 0
     compression: str = "none"
     memory_limit: int = 0
     memtable_bytes: int = 0
@@ -79,6 +85,8 @@ class Options:
         _at_least("max_value_bytes", self.max_value_bytes, 1)
         _at_least("checkpoint_log_bytes", self.checkpoint_log_bytes, 0)
         _at_least("checkpoint_log_ratio", self.checkpoint_log_ratio, 0)
+        _at_least("replica_log_bytes", self.replica_log_bytes, 0)
+        _at_least("replica_log_age_s", self.replica_log_age_s, 0)
         _at_least("memory_limit", self.memory_limit, 0)
         _at_least("memtable_bytes", self.memtable_bytes, 0)
         _at_least("filter_bits_per_key", self.filter_bits_per_key, 0)

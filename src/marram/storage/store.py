@@ -10,6 +10,7 @@ O3  after close() every use of the store, or of anything it gave out, raises Clo
 
 Threading: every public method may be called from any thread, begin() ... commit() and everything
 documented for the event loop excepted; `lock` guards the engine and the appending side.
+append_frame(), follow() and lead() are one thread's at a time: whoever follows the primary.
 """
 
 from __future__ import annotations
@@ -33,14 +34,30 @@ from marram.coding.batch import (
     encode_put,
 )
 from marram.env.api import Env
-from marram.errors import Closed, Forked, NotAStore, StoreFull
+from marram.errors import Closed, Forked, InvalidArgument, ReadOnly, StoreFull
 from marram.storage import recovery
+from marram.storage.aside import set_aside
 from marram.storage.clock import StoreClock
 from marram.storage.commit import CommitQueue, Group
-from marram.storage.engine import SPACE_ERRORS, Engine, Home, Pin, Progress, Range, rows_of
+from marram.storage.directory import prepare_directory
+from marram.storage.engine import (
+    SPACE_ERRORS,
+    Engine,
+    Home,
+    Origin,
+    Pin,
+    Progress,
+    Range,
+    rows_of,
+)
 from marram.storage.entry import is_expired
+from marram.storage.frames import changes_of
 from marram.storage.generations import Generations
+from marram.storage.history import History, Mark, mark_of
+from marram.storage.install import Installation
 from marram.storage.lock import CloseNote, DirectoryLock
+from marram.storage.log.format import FRAME_HEADER_SIZE
+from marram.storage.log.tail import Frame
 from marram.storage.memory.engine import MemoryEngine
 from marram.storage.options import Options
 from marram.storage.sstable.block import Row
@@ -106,8 +123,9 @@ class Store:
         )
         self.lock = self.commit.lock
         self.recovered = recovered
+        self.history = History(env, directory, options, self.commit, recovered.kept)
         self.generations = Generations(
-            env, directory, options, self.engine, self.commit, self.clock, recovered
+            env, directory, options, self.engine, self.commit, self.clock, self.history, recovered
         )
         self.expired_keys = 0
         # Whether append() waits where the engine cannot keep up. Who runs an event loop says no,
@@ -116,6 +134,8 @@ class Store:
         self.stalls = Stalls()
         self._limited = self.engine.is_limited  # is_full() has to be asked before every write
         self._pressed = False  # the engine was behind when it was last asked
+        self.read_only = ""  # why nothing but append_frame() and install() changes it; "" if not
+        self.installation: Installation | None = None
         self.closed: type[Closed] | None = None
         self._directory_lock = lock
         self._dropped: deque[Pin] = deque()
@@ -128,7 +148,7 @@ class Store:
 
         Raises Locked, NotAStore, Corruption, UnsupportedFormat, OSError.
         """
-        _prepare_directory(env, directory, options)
+        prepare_directory(env, directory, options)
         lock = DirectoryLock.acquire(env, directory)
         try:
             if not recovery.is_store(env, directory):
@@ -192,9 +212,14 @@ class Store:
         """The position that settles the key's newest value, or 0 where it is settled."""
         return self.commit.settles_at(key)
 
-    def wait(self, sequence: int) -> None:
-        """Block until `sequence` is committed. Raises OutcomeUnknown."""
-        self.commit.wait(sequence)
+    def wait(self, sequence: int, timeout_s: float | None = None) -> None:
+        """Block until `sequence` is committed. Raises OutcomeUnknown, also past the timeout."""
+        if self.commit.committed < sequence:
+            self.commit.wait(sequence, timeout_s)
+
+    def wait_durable(self, sequence: int) -> None:
+        """Block until `sequence` is durable here, whatever replicas have. Raises OutcomeUnknown."""
+        self.commit.wait(sequence, None, True)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -209,6 +234,23 @@ class Store:
             self._release_dropped()
             pin: Pin = self.engine.snapshot(self.commit.last)
             return pin
+
+    def marked_snapshot(self) -> tuple[Pin, Mark]:
+        """snapshot(), and what the history up to it comes to; returns once that is durable here.
+
+        Raises OutcomeUnknown.
+        """
+        with self.lock:
+            self.check_open()
+            self._release_dropped()
+            pin: Pin = self.engine.snapshot(self.commit.last)
+            unwritten = self.commit.unwritten()
+        try:
+            self.commit.wait(pin.position, None, True)
+            return pin, mark_of(unwritten, pin.position)
+        except BaseException:
+            self.release(pin)
+            raise
 
     def rows(self, pin: Pin, now_ms: int, progress: Progress | None = None) -> Iterator[list[Row]]:
         """A snapshot's rows not expired at now_ms, in table order, some at a time.
@@ -305,7 +347,7 @@ class Store:
     def expire_due(self, limit: int) -> int:
         """Delete up to `limit` keys whose deadlines passed, in one batch; returns how many."""
         with self.lock:
-            if self.closed is not None or self.commit.failure is not None:
+            if self.closed is not None or self.commit.failure is not None or self.read_only:
                 return 0
             now_ms = self.now_ms()
             due: list[Change] = []
@@ -323,11 +365,113 @@ class Store:
         """Delete a key found past its deadline; returns the position to wait for, or 0."""
         with self.lock:
             held = self.engine.spaces[keyspace].get(key)
-            if held is None or not is_expired(held, self.now_ms()):
+            if held is None or not is_expired(held, self.now_ms()) or self.read_only:
                 return 0
             sequence = self.append_locked([delete(keyspace, key)])
             self.expired_keys += 1
             return sequence
+
+    # -- replication -------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Be a replica from now on: only append_frame() and install() change the store (ReadOnly).
+
+        Its clock stands still, but for what it hears of the primary's. Raises Closed, StoreFailed.
+        """
+        with self.lock:
+            self.check_open()
+            if not self.read_only:
+                # What a replica was told before counts, not what the clock here says.
+                is_untouched = self.commit.last == self.recovered.last_sequence
+                self.clock.follow(self.recovered.time_ms if is_untouched else self.now_ms())
+                self.read_only = "the store follows another one, whose writes alone change it"
+                self._limited = True  # every write is looked at
+
+    def lead(self) -> None:
+        """Take writes again; the clock runs. Raise the epoch first. Raises OutcomeUnknown."""
+        self.wait_durable(self.last)
+        with self.lock:
+            self.check_open()
+            if self.read_only:
+                self.read_only = ""
+                self._limited = self.engine.is_limited
+                self.clock.lead()
+
+    def append_frame(self, frame: Frame) -> int:
+        """Log and apply batches as a primary wrote them; returns the position to wait for.
+
+        They keep their epoch and time. Frames that are appended before one of them is written share
+        its sync. Raises ValueError: it is not whole, not the next one, or of an epoch that ended;
+        StoreFull, Corruption, OSError; all of these change nothing. StoreFailed, Closed.
+        """
+        changes = changes_of(frame)
+        if self._pressed:
+            self._hold_back()
+        commit = self.commit
+        while True:
+            with self.lock:
+                self.check_open()
+                if commit.can_enter_frames:
+                    sequence = self._enter_frame(frame, changes)
+                    break
+                before = commit.last
+            self.wait_durable(before)  # batches of its own, which come first
+        self.clock.hear(frame.time_ms)
+        return sequence
+
+    def raise_epoch(self, epoch: int) -> None:
+        """Write in a higher epoch from now on; durable when this returns.
+
+        Raises InvalidArgument: it is not higher; StoreFull, StoreFailed, Closed.
+        """
+        self.check_open()
+        self.generations.raise_epoch(epoch)
+
+    def install(self, origin: Origin, epoch: int = 0, *, is_committed: bool = True) -> Installation:
+        """Begin to take over the state of another store, as of `origin` (install.py).
+
+        epoch: of that store, where it is above that of its last batch. is_committed: False where
+        readers wait until commit.set_bound() says that replicas have all of it.
+        Raises InvalidArgument: another one is under way, or the origin is not to be taken;
+        OSError; StoreFailed, Closed.
+        """
+        self.check_open()
+        with self.lock:
+            if self.installation is not None:
+                raise InvalidArgument("another installation is under way")
+            self.installation = Installation(self, origin, epoch, is_committed=is_committed)
+            return self.installation
+
+    def set_aside(self, after: int) -> str | None:
+        """Write the batches after a position to a file of their own (aside.py); returns its path.
+
+        None where there are none. Raises OSError, Corruption, StoreFailed, Closed.
+        """
+        self.check_open()
+        return set_aside(self, after)
+
+    @contextlib.contextmanager
+    def refusing(self, reason: str) -> Iterator[None]:
+        """Refuse all writes for a while (ReadOnly); for an installation."""
+        with self.lock:
+            before = self.read_only, self._limited
+            self.read_only, self._limited = reason, True
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.read_only, self._limited = before
+
+    def taken_over(self, origin: Origin) -> None:
+        """An installation switched the store to the state of `origin`."""
+        self.store_id = origin.store_id
+        self.recovered.last_sequence = origin.sequence
+        self.clock.hear(origin.time_ms)
+
+    def arriving_files(self) -> frozenset[str]:
+        """Names of tables that an installation has written so far."""
+        installation = self.installation
+        return frozenset() if installation is None else installation.files()
 
     # -- the event loop's side of commits ----------------------------------------------------------
 
@@ -371,7 +515,7 @@ class Store:
     def sync(self) -> None:
         """Make everything appended so far durable, whatever the durability. Raises StoreFailed."""
         self.check_open()
-        self.commit.wait(self.commit.last)
+        self.commit.wait(self.commit.last, None, True)
         try:
             self.generations.sync_log()
         except OSError:
@@ -383,6 +527,8 @@ class Store:
             if self.closed is not None:
                 return
             self.closed = Closed
+        if self.installation is not None:
+            self.installation.abort()
         try:
             note = self.generations.close()
             if note is not None:
@@ -428,6 +574,8 @@ class Store:
             "data_bytes": self.engine.data_bytes(),
             "position": {"epoch": self.epoch, "sequence": self.committed},
             "unsettled_batches": commit.last - commit.committed,
+            "durable_sequence": commit.durable,
+            "read_only": self.read_only,
             "keyspaces": {
                 str(number): {
                     "keys": space.about(),
@@ -445,6 +593,7 @@ class Store:
                 "groups": commit.groups,
                 "batches": commit.committed - self.recovered.last_sequence,
             },
+            "history": self.history.stats(),
             "stalls": {"count": self.stalls.count, "ms": self.stalls.sum_ns // 1_000_000},
             "sync": {
                 "count": times.total,
@@ -482,13 +631,36 @@ class Store:
     def _check_writable(self, changes: list[Change]) -> None:
         self.check_open()
         self._release_dropped()
-        if (
-            (self._limited or self._pressed)
-            and any(change[0] in (PUT, PATCH) for change in changes)
-            and self.engine.is_full()
-        ):
+        if not (self._limited or self._pressed):
+            return
+        if self.read_only:
+            raise ReadOnly(self.read_only)
+        if any(change[0] in (PUT, PATCH) for change in changes) and self.engine.is_full():
             limit = self.options.memory_limit or "the default"
             raise StoreFull(f"the data in memory exceeds memory_limit ({limit})")
+
+    def _enter_frame(self, frame: Frame, changes: list[Change]) -> int:
+        """append_frame(), under the lock, where frames may be entered."""
+        commit = self.commit
+        self._release_dropped()
+        if frame.first_sequence != commit.last + 1:
+            raise ValueError(f"batch {frame.first_sequence} does not follow {commit.last}")
+        if frame.epoch < commit.newest_epoch:
+            raise ValueError(f"epoch {frame.epoch} after {commit.newest_epoch}")
+        # What the primary took has to be taken; not so where memory cannot be flushed.
+        if self._pressed and not self.engine.is_limited and self.engine.is_full():
+            raise StoreFull("the data in memory exceeds its limit, and cannot be flushed")
+        self.engine.prepare(changes)
+        self._reserve(len(frame.payload) + FRAME_HEADER_SIZE)
+        try:
+            group = commit.enter_frame(frame.payload, frame.count, frame.epoch, frame.time_ms)
+            _mark(commit, group, changes)
+            # As one batch: nobody can take a snapshot in between.
+            self.engine.apply(changes, group.last)
+        except BaseException as error:
+            self._broken(error)
+            raise
+        return group.last
 
     def _hold_back(self) -> None:
         """Wait until the engine can take more; a little where it is only getting late.
@@ -609,36 +781,6 @@ def _mark(commit: CommitQueue, group: Group, changes: list[Change]) -> None:
             group.everything = True
         else:
             group.keys.add(change[2])
-
-
-def _prepare_directory(env: Env, directory: str, options: Options) -> None:
-    """Make the directory where it is missing and that is wanted; leave a foreign one untouched.
-
-    Raises NotAStore, OSError.
-    """
-    if not env.exists(directory):
-        if not options.create:
-            raise NotAStore(f"{directory} does not exist")
-        _make_directory(env, directory)
-        return
-    try:
-        holds_store = recovery.is_store(env, directory)  # before LOCK is made in it
-    except NotADirectoryError:
-        raise NotAStore(f"{directory} is not a directory") from None
-    if not holds_store and not options.create:
-        raise NotAStore(f"{directory} holds no store")
-
-
-def _make_directory(env: Env, directory: str) -> None:
-    """Make the directory and its name durable, missing parents included."""
-    missing = []
-    path = directory
-    while path and not env.exists(path):
-        missing.append(path)
-        path = path.rpartition("/")[0]
-    env.make_dir(directory)
-    for made in reversed(missing):
-        env.sync_dir(made.rpartition("/")[0] or "/")
 
 
 class _ClosedEngine(MemoryEngine):

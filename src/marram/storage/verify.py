@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from marram.env.api import Env, File
 from marram.errors import Corruption, Error, UnsupportedFormat
 from marram.storage import engines, layout
-from marram.storage.engine import Progress
+from marram.storage.checkpoint import origin_of
+from marram.storage.engine import Origin, Progress
 from marram.storage.lock import CloseNote, DirectoryLock
 from marram.storage.log.format import LogHeader
 from marram.storage.log.reader import LogReader, read_log_header
+from marram.storage.recovery import check_origin
 from marram.storage.sstable.reader import Table
 from marram.storage.store import Store
 
@@ -36,7 +38,7 @@ def tables_of(env: Env, directory: str, generation: int, store_id: bytes) -> lis
         return None
     from marram.storage.lsm import verify as tree
 
-    tables, blobs = tree.listed(env, directory, generation, store_id)
+    _, tables, blobs = tree.listed(env, directory, generation, store_id)
     return [f"{meta.number}.sst" for meta in tables] + [f"{ref.number}.blob" for ref in blobs]
 
 
@@ -71,7 +73,7 @@ def verify_store(store: Store, progress: Progress | None = None) -> Report:
             pin = store.snapshot()  # so that no table goes while the files are read
             log = store.commit.log
             limits = {log.number: log.end}
-            known = store.engine.files()
+            known = store.engine.files() | store.arriving_files()
             walk = _Walk(store.env, store.directory, progress, limits, None, known)
             walk.run()
         walk.tables()
@@ -113,6 +115,7 @@ class _Walk:
         self._known = known  # files that are there for a reason the manifest does not tell
         self.report = Report()
         self._listed: list[tuple[str, Callable[[File], None]]] = []
+        self._origin: Origin | None = None  # what the checkpoint says that it holds
         self._done = 0
         self._total = 0
 
@@ -127,23 +130,33 @@ class _Walk:
         except Corruption as error:
             report.problems.append(str(error))
             return
-        found = layout.numbered(self._env.list_dir(self._directory))
+        names = self._env.list_dir(self._directory)
+        found = layout.numbered(names)
         logs = [number for number in found["logfile"] if number >= generation]
         if generation not in logs:
             path = layout.log_path(self._directory, generation)
             report.problems.append(f"{path}: the file is missing")
         headers = [header for number in logs if (header := self._header(number)) is not None]
-        self._total = sum(self._size(layout.log_path(self._directory, n)) for n in logs)
+        if len(headers) > 1 and not headers[-1].previous_end:
+            del headers[-1]  # of an installation that a crash cut short
+        if headers:
+            older = [number for number in found["logfile"] if number < generation]
+            headers[:0] = self._kept(headers[0], older)
+        self._total = sum(self._size(layout.log_path(self._directory, h.number)) for h in headers)
         checkpoint = layout.checkpoint_path(self._directory, generation)
         self._total += self._size(checkpoint)
         if headers:
             self._state(generation, checkpoint, headers[0].store_id)
         for index, header in enumerate(headers):
             following = headers[index + 1] if index + 1 < len(headers) else None
+            begins = header.number == generation
             self._check(
                 layout.log_path(self._directory, header.number),
-                lambda file, h=header, f=following: self._log(file, h, f),  # type: ignore[misc]
+                lambda file, h=header, f=following, b=begins: self._log(file, h, f, b),  # type: ignore[misc]
             )
+        for name in names:
+            if layout.is_diverged(name):
+                self._check(f"{self._directory}/{name}", _read_aside)
 
     def tables(self) -> None:
         """Check the tables that the checkpoint lists, if it does."""
@@ -174,6 +187,7 @@ class _Walk:
     def _table(self, file: File, generation: int, store_id: bytes) -> None:
         table = Table.open(file, generation, store_id)
         table.verify()
+        self._origin = origin_of(table, file.path, store_id)
         self.report.rows += table.row_count
 
     def _state(self, generation: int, checkpoint: str, store_id: bytes) -> None:
@@ -192,7 +206,8 @@ class _Walk:
         """Check a manifest; note the tables it lists, and the files that nobody lists."""
         from marram.storage.lsm import verify as tree
 
-        metas, blobs = tree.listed(self._env, self._directory, generation, store_id)
+        origin, metas, blobs = tree.listed(self._env, self._directory, generation, store_id)
+        self._origin = origin
         for meta in metas:
             self._total += meta.size_bytes
             path = layout.table_path(self._directory, meta.number)
@@ -210,13 +225,39 @@ class _Walk:
 
         self.report.rows += check_listed(file, meta, store_id)
 
-    def _log(self, file: File, header: LogHeader, following: LogHeader | None) -> None:
+    def _kept(self, first: LogHeader, numbers: list[int]) -> list[LogHeader]:
+        """Headers of the logs before `first` that are kept for replicas, ascending.
+
+        What lies before a gap, or before an installation, is left by a crash, and no problem.
+        """
+        found: list[LogHeader] = []
+        following = first
+        for number in reversed(numbers):
+            if not following.previous_end or number != following.number - 1:
+                break
+            header = self._header(number)
+            if header is None:
+                break
+            found.append(header)
+            following = header
+        return found[::-1]
+
+    def _log(
+        self, file: File, header: LogHeader, following: LogHeader | None, begins: bool
+    ) -> None:
+        """Check a log. begins: it is the generation's first."""
         promised = 0 if following is None else following.previous_end
         if self._note is not None and self._note.log_number == header.number:
             promised = max(promised, self._note.end)
-        reader = LogReader(file, header, promised, self._limits.get(header.number))
+        origin = self._origin if begins else None
+        reader = LogReader(
+            file, header, promised, self._limits.get(header.number),
+            chain_at=-1 if origin is None else origin.sequence,
+        )  # fmt: skip
         for _ in reader:
             self.report.batches += 1
+        if origin is not None:
+            check_origin(reader, origin, file.path)
         if following is None:
             self.report.torn_tail_bytes = reader.tail
         elif following.base_sequence != reader.last_sequence:
@@ -226,6 +267,11 @@ class _Walk:
                 file.path,
                 reader.end,
             )
+        elif following.start is not None and following.history != (
+            reader.batch_epoch,
+            reader.chain,
+        ):
+            raise Corruption("the next log goes on from another history", file.path, reader.end)
 
     def _header(self, number: int) -> LogHeader | None:
         path = layout.log_path(self._directory, number)
@@ -252,3 +298,12 @@ class _Walk:
             return file.size()
         finally:
             file.close()
+
+
+def _read_aside(file: File) -> None:
+    """Check batches that were set aside (aside.py). Raises Corruption."""
+    header = read_log_header(file)
+    if header is None:
+        raise Corruption("the log's header is missing", file.path, 0)
+    for _ in LogReader(file, header):
+        pass

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import tracemalloc
+import zlib
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -19,24 +22,35 @@ from marram.storage.log.format import (
     FRAME_HEADER_SIZE,
     FRAME_MAGIC,
     LOG,
+    START_SIZE,
     FileKind,
+    FrameHeader,
     LogHeader,
+    LogStart,
     pack_header,
+    pack_start,
     unpack_header,
 )
 from marram.storage.log.reader import (
     Batch,
+    BatchSink,
     FrameReader,
     LogReader,
+    ends_before,
     read_header,
     read_log_header,
 )
+from marram.storage.log.tail import LogScan
 from marram.storage.log.writer import FrameWriter, LogWriter
 
 STORE_ID = bytes(range(16))
 HEADER = LogHeader(STORE_ID, 7, 0, 10, 3)
 PATH = log_path("/db", 7)
-GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "log-v1"
+ROOT = pathlib.Path(__file__).parents[3]
+GOLDEN = ROOT / "tests" / "golden" / "log-v1"
+GOLDEN_WITH_HISTORY = ROOT / "tests" / "golden" / "log-v2"
+# Of format 2: it says what it goes on from.
+WITH_START = HEADER._replace(start=LogStart(3, 0x89AB4523, 1_700_000_000_000))
 
 
 def batch_of(number: int, size: int = 10) -> bytes:
@@ -197,9 +211,9 @@ def test_a_damaged_header_over_frames_is_corruption() -> None:
 def test_a_newer_format_is_refused_by_version() -> None:
     env = MemoryEnv()
     env.make_dir("/db")
-    env.put_file(PATH, newer_header(2))
+    env.put_file(PATH, newer_header(3))
 
-    with pytest.raises(UnsupportedFormat, match="log format 2"):
+    with pytest.raises(UnsupportedFormat, match="log format 3"):
         read_log_header(env.open(PATH))
 
 
@@ -331,6 +345,102 @@ class _Bytes:
         return self._data[offset : offset + size]
 
 
+class _Heard(BatchSink):
+    """Keeps what replay() hands over."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, bytes]] = []
+
+    def take(self, buffer: bytes, start: int, stop: int, sequence: int) -> None:
+        self.heard.append((sequence, buffer[start:stop]))
+
+
+@pytest.mark.parametrize("after", [0, 10, 12, 15, 16, 99])
+def test_replay_hands_over_what_comes_after_a_sequence_number(after: int) -> None:
+    env = make_log([1, 3, 2])
+    sink = _Heard()
+    reader = LogReader(env.open(PATH), HEADER)
+
+    count = reader.replay(sink, after)
+
+    assert sink.heard == [(n, batch_of(n)) for n in range(max(after, 10) + 1, 17)]
+    assert count == len(sink.heard)
+    assert (reader.last_sequence, reader.epoch, reader.time_ms) == (16, 3, 1014)
+
+
+def test_a_batch_that_the_sink_refuses_is_corruption_at_its_place() -> None:
+    class Refuses(BatchSink):
+        def take(self, buffer: bytes, start: int, stop: int, sequence: int) -> None:
+            if sequence == 13:
+                raise ValueError("not this one")
+
+    env = make_log([1, 3])
+    start = frame_starts(env)[1] + FRAME_HEADER_SIZE + len(batch_of(12))
+
+    with pytest.raises(Corruption, match="not this one") as caught:
+        LogReader(env.open(PATH), HEADER).replay(Refuses(), 0)
+    assert caught.value.offset == start
+
+
+def test_a_sequence_number_beyond_all_is_refused() -> None:
+    env = make_log([])
+    with pytest.raises(Corruption, match="sequence number"):
+        LogReader(env.open(PATH), HEADER._replace(base_sequence=2**63))
+
+
+@pytest.mark.parametrize("size", [1, 2**20 - 300, 2**20, 3 * 2**20 + 5])
+def test_frames_are_read_across_the_windows_of_the_file(size: int) -> None:
+    env = MemoryEnv()
+    env.make_dir("/db")
+    log = LogWriter.create(env, "/db", HEADER, 8 * 2**20)
+    batches = [batch_of(11, 100), batch_of(12, size), *(batch_of(n, 200) for n in range(13, 8000))]
+    for number, batch in enumerate(batches, 11):
+        log.write([batch], number, 3, 0)
+    log.close()
+    sink = _Heard()
+
+    LogReader(env.open(PATH), HEADER).replay(sink, 0)
+
+    assert sink.heard == list(enumerate(batches, 11))
+
+
+def test_a_header_read_in_place_is_what_unpack_says() -> None:
+    """20,000 headers, their checksum right, one number in each strange: what FrameReader takes."""
+    import random
+    import struct
+
+    from marram.storage.log import format as fmt
+
+    rng = random.Random(3)
+    taken = 0
+    for _ in range(20_000):
+        fields = bytearray(fmt.pack_frame(b"", 1, 0, 11, 3, 5, 0, 64, (7, STORE_ID)))[:-4]
+        at = rng.choice((0, 4, 8, 8, 9, 10, 12, 16, 24, 32, 40, 48))
+        if rng.random() < 0.9:
+            fields[at] = rng.choice((0, 1, 2, 3, 32, 33, 34, 64, 65, 255))
+        seed = fmt.place_seed(7, 64, STORE_ID)
+        checksum = fmt.crc32(bytes(fields), seed) ^ rng.choice((0, 0, 0, 1))
+        # The payload would be empty: its checksum is its seed where the header says nothing else.
+        data = bytes(64) + fields + struct.pack("<I", checksum) + bytes(300)
+        expected = fmt.unpack_frame_header(data, 64, 64, seed)
+        found = list(_taken_headers(data))
+        if expected is None or expected.payload_size > 300:
+            assert found == []
+        elif fmt.crc32(bytes(expected.payload_size), seed) == expected.payload_checksum:
+            assert found == [expected]
+            taken += 1
+    assert taken > 3000
+
+
+def _taken_headers(data: bytes) -> Iterator[FrameHeader]:
+    """Headers of the frames that a reader finds at 64, until one is not whole or lies."""
+    try:
+        for header, _ in FrameReader(_Bytes(data), LOG, HEADER).frames():
+            yield header
+    except Corruption:
+        return
+
+
 def test_the_golden_log_is_readable_for_ever() -> None:
     if os.environ.get("MARRAM_WRITE_GOLDEN"):
         data = make_log([1, 3, 2]).contents(PATH)
@@ -342,6 +452,169 @@ def test_the_golden_log_is_readable_for_ever() -> None:
     assert [b.sequence for b in batches] == [11, 12, 13, 14, 15, 16]
     assert batches[0].changes == [put(0, b"key-11", b"v" * 10)]
     assert batches[-1].time_ms == 1014
+
+
+# -- history ---------------------------------------------------------------------------------------
+
+
+def log_with_history(env: MemoryEnv | None = None) -> tuple[MemoryEnv, int, list[bytes]]:
+    """A log of format 2 with three groups and its last mark: (env, its end, all batches)."""
+    env = env or MemoryEnv()
+    env.make_dir("/db")
+    log = LogWriter.create(env, "/db", WITH_START, 0)
+    batches = []
+    for count in (1, 3, 2):
+        group = [batch_of(11 + len(batches) + index) for index in range(count)]
+        log.write(group, 11 + len(batches), 3 + count, 1000 + count)
+        log.sync()
+        batches += group
+    log.mark(16, 9, 2000)
+    log.sync()
+    log.trim()
+    log.close()
+    return env, log.end, batches
+
+
+def test_r4_the_checksum_of_the_history_is_the_crc_of_all_its_bytes() -> None:
+    env, end, batches = log_with_history()
+    header = read_log_header(env.open(PATH))
+    assert header == WITH_START
+    for at in (9, 10, 11, 13, 16, 17):
+        reader = LogReader(env.open(PATH), WITH_START, end, chain_at=at)
+        assert len(list(reader)) == 6
+        folded = zlib.crc32(b"".join(batches[: at - 10]), WITH_START.start.chain)  # type: ignore[union-attr]
+        assert reader.noted_chain == (folded if 10 <= at <= 16 else None)
+    assert reader.chain == zlib.crc32(b"".join(batches), 0x89AB4523)
+    assert (reader.batch_epoch, reader.epoch, reader.end) == (5, 9, end)
+
+
+def test_r4_a_log_whose_history_is_not_what_it_says_is_corruption() -> None:
+    env = MemoryEnv()
+    env.make_dir("/db")
+    log = LogWriter.create(env, "/db", WITH_START, 0)
+    log.write([batch_of(11)], 11, 3, 0)
+    at = log.end
+    log.chain ^= 1  # as of a writer's bug, or bytes that went bad before their checksum was taken
+    log.mark(11, 3, 0)
+    log.close()
+    with pytest.raises(Corruption, match="history up to batch 11") as caught:
+        list(LogReader(env.open(PATH), WITH_START))
+    assert caught.value.offset == at
+    scan = LogScan(env.open(PATH), WITH_START)
+    assert scan.next(log.end) is not None
+    with pytest.raises(Corruption, match="history up to batch 11") as caught:
+        scan.next(log.end)
+    assert caught.value.offset == at
+
+
+def test_l1_a_scan_refuses_what_a_reader_would_take_for_the_end() -> None:
+    """Below its limit everything was promised: nothing there can be a torn tail."""
+    env, end, batches = log_with_history()
+    starts = frame_starts(env)
+    for at in range(FILE_HEADER_SIZE, end):
+        damaged = _Bytes(flipped_at(env.contents(PATH), at))
+        scan = LogScan(damaged, WITH_START)
+        given: list[bytes] = []
+        with pytest.raises(Corruption) as caught:
+            while (frame := scan.next(end)) is not None:
+                given.append(frame.payload)
+        assert caught.value.offset == max(start for start in starts if start <= at)
+        assert b"".join(batches).startswith(b"".join(given))
+    scan = LogScan(env.open(PATH), WITH_START)
+    with pytest.raises(Corruption, match="damaged"):
+        while scan.next(end - 1):
+            pass
+    with pytest.raises(Corruption, match="cut short"):
+        scan.next(starts[-1] + 1)
+
+
+def flipped_at(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
+
+
+def test_a_log_of_format_1_is_continued_as_such() -> None:
+    env = make_log([1])
+    file = env.open(PATH, write=True)
+    end = frame_starts(env)[0] + FRAME_HEADER_SIZE + len(batch_of(11))
+    log = LogWriter(file, HEADER, end, file.size())
+    log.mark(11, 3, 0)
+    batches, reader = read_log(env)
+    assert len(batches) == 1
+    assert reader.end == end + FRAME_HEADER_SIZE, "a mark that every marram reads"
+    assert HEADER.history == (3, 0)
+    assert HEADER._replace(base_sequence=0).history == (0, 0)
+
+
+def test_every_flipped_byte_of_a_log_with_history_is_noticed() -> None:
+    env, end, _ = log_with_history()
+    data = env.contents(PATH)
+    last = frame_starts(env)[-1]
+    assert len(data) == end
+    for at in range(len(data)):
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << (at % 8)
+        file = _Bytes(bytes(flipped))
+        try:
+            header = read_log_header(file)
+            assert header is not None
+            found = len(list(LogReader(file, header)))
+        except Corruption as error:
+            assert error.path == PATH
+        else:
+            assert at >= last, f"byte {at} was flipped and nobody noticed"
+            assert found == 6
+        with pytest.raises(Corruption):
+            header = read_log_header(file)
+            assert header is not None
+            list(LogReader(file, header, promised=end))
+
+
+def test_a_log_whose_first_frame_was_torn_was_never_finished() -> None:
+    start = pack_start(WITH_START)
+    assert len(start) == START_SIZE
+    for size in (START_SIZE - 1, FILE_HEADER_SIZE + 1, FILE_HEADER_SIZE):
+        torn = _Bytes(start[:size] + bytes(1000))
+        if size == FILE_HEADER_SIZE:
+            assert read_log_header(torn) is None
+        else:
+            with pytest.raises(Corruption, match="first frame"):
+                read_log_header(torn)
+
+
+def test_which_log_a_log_leads_up_to_is_seen_from_its_end() -> None:
+    env, end, _ = log_with_history()
+    file = env.open(PATH)
+    reader = LogReader(file, WITH_START)
+    list(reader)
+    good = LogHeader(STORE_ID, 8, end, 16, 9, LogStart(5, reader.chain, 2000))
+    assert ends_before(file, WITH_START, good)
+    for wrong in (
+        good._replace(previous_end=end - 1),
+        good._replace(previous_end=end + 60),
+        good._replace(previous_end=0),
+        good._replace(base_sequence=15),
+        good._replace(store_id=bytes(16)),
+        good._replace(start=LogStart(4, reader.chain, 2000)),
+        good._replace(start=LogStart(5, reader.chain ^ 1, 2000)),
+    ):
+        assert not ends_before(file, WITH_START, wrong)
+
+
+def test_the_golden_log_with_history_is_readable_for_ever() -> None:
+    if os.environ.get("MARRAM_WRITE_GOLDEN"):
+        GOLDEN_WITH_HISTORY.write_bytes(log_with_history()[0].contents(PATH) + bytes(100))
+    file = _Bytes(GOLDEN_WITH_HISTORY.read_bytes())
+    header = read_log_header(file)
+    assert header == WITH_START
+    reader = LogReader(file, header)
+    assert [b.sequence for b in reader] == [11, 12, 13, 14, 15, 16]
+    assert (reader.epoch, reader.batch_epoch, reader.time_ms) == (9, 5, 1_700_000_000_000)
+
+
+def test_the_document_s_example_is_what_is_written() -> None:
+    text = (ROOT / "docs" / "formats" / "log.md").read_text().partition("## Example")[2]
+    shown = re.findall(r"^    [0-9a-f]{4}  ((?:[0-9a-f]{2} )+)", text, re.MULTILINE)
+    assert bytes.fromhex("".join(shown)) == pack_start(WITH_START)[FILE_HEADER_SIZE:]
 
 
 def test_a_reader_stops_at_its_limit() -> None:

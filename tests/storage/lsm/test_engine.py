@@ -32,7 +32,7 @@ KIB = 1024
 def freeze(db: DB) -> LsmGeneration:
     with db.store.lock:
         return engine_of(db).begin_generation(
-            db.store.generations._home, db.store.generations.number + 1, db.store.last
+            db.store.generations.home, db.store.generations.number + 1, db.store.last
         )
 
 
@@ -241,7 +241,7 @@ def test_numbers_that_cannot_be_are_not_written_down() -> None:
 
 def test_a_flush_is_due_by_memory_by_log_and_by_ranges() -> None:
     db = open_lsm(memtable_bytes=64 * KIB)
-    engine, home = engine_of(db), db.store.generations._home
+    engine, home = engine_of(db), db.store.generations.home
     assert not engine.generation_due(0, home)
     assert not engine.generation_due(128 * KIB - 1, home)
     assert engine.generation_due(128 * KIB, home)

@@ -13,7 +13,8 @@ from marram.env.memory import MemoryEnv
 from marram.storage import layout
 from marram.storage.engine import Origin
 from marram.storage.lsm import manifest
-from marram.storage.lsm.flush import flush, remove_tables, table_options, write_store
+from marram.storage.lsm.flush import flush, remove_tables, table_options
+from marram.storage.lsm.loading import write_store
 from marram.storage.lsm.memtable import GONE, Memtable, RangeSet
 from marram.storage.lsm.version import LAST_LEVEL, TableMeta
 from marram.storage.options import Options

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import marram
+from marram import compiled
 from marram.coding.batch import DELETE_RANGE, expire, put, swap
 from marram.env.api import Env
 from marram.env.faulty import Fault, FaultyEnv
@@ -97,7 +98,7 @@ def test_t2_counts_are_not_written_down_while_a_key_is_being_settled(
     assert isinstance(engine, LsmEngine)
     memtable = engine.tree.active
     with store.lock:
-        work = engine.begin_generation(store.generations._home, 9, store.last)
+        work = engine.begin_generation(store.generations.home, 9, store.last)
     work._origin = Origin(store.store_id, 1, store.last, 0)  # as write() does, which settles later
     memtable.ranges = blocking = Blocking()
     counting = threading.Thread(target=lambda: len(db), daemon=True)
@@ -165,6 +166,9 @@ def test_x2_a_batch_with_a_swap_is_refused_where_the_disk_cannot_be_read() -> No
     assert db.get(b"a") is None
 
 
+@pytest.mark.skipif(
+    compiled.state() == "compiled", reason="compiled, nothing runs between the two assignments"
+)
 def test_n2_a_reader_beside_a_rollback_of_clear_sees_no_older_value() -> None:
     # Once: revert() takes the range away first and puts the cleared map back afterwards; between
     # the two a look-up without the lock goes through to the tables.

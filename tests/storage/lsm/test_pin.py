@@ -104,7 +104,7 @@ def test_a_released_pin_lets_a_flushed_memtable_go() -> None:
     db.put(b"k", b"1")
     engine = engine_of(db)
     with db.store.lock:
-        work = engine.begin_generation(db.store.generations._home, 1, db.store.last)
+        work = engine.begin_generation(db.store.generations.home, 1, db.store.last)
     pin = db.store.snapshot()
     assert pin._frozen == (work._memtables[0],)
 
@@ -170,7 +170,7 @@ def compacted(db: DB) -> None:
 
 def frozen(db: DB) -> None:
     with db.store.lock:
-        engine_of(db).begin_generation(db.store.generations._home, 9, db.store.last)
+        engine_of(db).begin_generation(db.store.generations.home, 9, db.store.last)
 
 
 def flushed_twice(db: DB) -> None:

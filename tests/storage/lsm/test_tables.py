@@ -13,8 +13,8 @@ from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import Corruption
 from marram.storage.entry import Entry
-from marram.storage.lsm.memtable import GONE
-from marram.storage.lsm.tables import Tables, check_files, remove_orphans, stored_of
+from marram.storage.lsm.memtable import GONE, stored_of
+from marram.storage.lsm.tables import Tables, check_files, remove_orphans
 from marram.storage.lsm.version import Version, VersionEdit
 from marram.storage.sstable.block import TOMBSTONE, stored_key
 from tests.storage.lsm.stores import DIRECTORY, TABLES, engine_of, flush, listed, open_lsm

@@ -4,9 +4,15 @@ Owns packing, unpacking and checking of headers; not files (writer.py, reader.py
 batch means (coding/batch.py). A manifest is framed in the same way (lsm/manifest.py): what differs
 is its FileKind.
 
+The history checksum is the CRC-32 that runs over the bytes of all batches since the store began. It
+goes on over the borders of groups and logs, so stores that hold the same batches have the same one,
+however they got them.
+
 F1  a frame's checksums cover its place: store id, file number and offset are mixed in, and the kind
     of file too, so a frame of another file, another store or another offset fails.
 F2  a frame's header is checked before its length is believed.
+F3  a log says what history it goes on from, in its first frame (LogStart), and its marks say how
+    far it got: so logs that do not belong together are found out without reading them.
 
 Threading: pure functions.
 """
@@ -35,6 +41,7 @@ _U32 = struct.Struct("<I")
 # Frame kinds, of all files together. Never reuse a number; 3 and 4 are the manifest's.
 KIND_BATCHES = 1
 KIND_MARK = 2  # holds nothing: it only carries the promise that everything before it is synced
+KIND_HISTORY = 5  # likewise, and says what history there is before it; a log begins with one
 
 
 class FileKind(NamedTuple):
@@ -52,15 +59,34 @@ class FileKind(NamedTuple):
     scope: bytes
 
 
-# The log's scope is empty: it was there first.
-LOG = FileKind("log", b"marramLG", 1, (KIND_BATCHES, KIND_MARK), b"")
+# The log's scope is empty: it was there first. Version 2 is version 1 with KIND_HISTORY.
+LOG = FileKind("log", b"marramLG", 2, (KIND_BATCHES, KIND_MARK, KIND_HISTORY), b"")
+
+# epoch of the last batch u64, history checksum u32
+_HISTORY = struct.Struct("<QI")
+HISTORY_SIZE = _HISTORY.size
+START_SIZE = FILE_HEADER_SIZE + FRAME_HEADER_SIZE + HISTORY_SIZE
+"""Of a log's header and first frame together, which are written and believed together."""
+
+
+class LogStart(NamedTuple):
+    """What history a log goes on from.
+
+    epoch: of the last batch before the log, 0 where there is none; chain: the history checksum
+    there; time_ms: the store's clock when the log was made.
+    """
+
+    epoch: int
+    chain: int
+    time_ms: int
 
 
 class LogHeader(NamedTuple):
     """What the start of a log file says; a manifest has the same fields.
 
     previous_end: length of the previous log, bytes, all of it synced before this one was made; 0
-    where there is none. base_sequence: the last sequence number before this log.
+    where there is none. base_sequence: the last sequence number before this log. start: None in a
+    log of format 1, and in a manifest.
     """
 
     store_id: bytes
@@ -68,6 +94,17 @@ class LogHeader(NamedTuple):
     previous_end: int
     base_sequence: int
     epoch: int
+    start: LogStart | None = None
+
+    @property
+    def history(self) -> tuple[int, int]:
+        """(epoch of the last batch before the log, history checksum there).
+
+        A log of format 1 does not know the checksum: it begins anew with 0.
+        """
+        if self.start is not None:
+            return self.start.epoch, self.start.chain
+        return (self.epoch if self.base_sequence else 0), 0
 
 
 class FrameHeader(NamedTuple):
@@ -84,8 +121,9 @@ class FrameHeader(NamedTuple):
 
 
 def pack_header(header: LogHeader, kind: FileKind = LOG) -> bytes:
-    """The file header's bytes."""
-    fields = _FILE.pack(kind.magic, kind.version, KIND_CRC32, 0, *header, 0)[:_FILE_CHECKED]
+    """The file header's bytes, without the first frame (pack_start)."""
+    version = kind.version if header.start is not None else 1
+    fields = _FILE.pack(kind.magic, version, KIND_CRC32, 0, *header[:5], 0)[:_FILE_CHECKED]
     return fields + _U32.pack(crc32(fields, header.number & 0xFFFFFFFF))
 
 
@@ -102,9 +140,47 @@ def unpack_header(data: bytes, file_kind: FileKind = LOG) -> tuple[LogHeader | N
     )
     if magic != file_kind.magic or crc32(data[:_FILE_CHECKED], number & 0xFFFFFFFF) != checksum:
         return None, 0
-    if version == file_kind.version and (kind != KIND_CRC32 or zero):
+    if version <= file_kind.version and (kind != KIND_CRC32 or zero):
         return None, 0
     return LogHeader(store_id, number, end, sequence, epoch), version
+
+
+def pack_start(header: LogHeader) -> bytes:
+    """A log's header and first frame, as the file begins; of format 1 the header alone."""
+    if header.start is None:
+        return pack_header(header)
+    epoch, chain, time_ms = header.start
+    frame = pack_frame(
+        pack_history(epoch, chain), KIND_HISTORY, 0, header.base_sequence + 1, header.epoch,
+        time_ms, 0, FILE_HEADER_SIZE, place_of(header, LOG),
+    )  # fmt: skip
+    return pack_header(header) + frame
+
+
+def unpack_start(header: LogHeader, data: bytes) -> LogStart | None:
+    """What the first frame of a log of format 2 says; None where it is not whole.
+
+    data: the bytes behind the header.
+    """
+    seed = place_seed(header.number, FILE_HEADER_SIZE, place_of(header, LOG)[1])
+    frame = unpack_frame_header(data, 0, FILE_HEADER_SIZE, seed, (KIND_HISTORY,))
+    payload = data[FRAME_HEADER_SIZE : FRAME_HEADER_SIZE + HISTORY_SIZE]
+    if frame is None or crc32(payload, seed) != frame.payload_checksum:
+        return None
+    if frame.first_sequence != header.base_sequence + 1:
+        return None
+    return LogStart(*unpack_history(payload), frame.time_ms)
+
+
+def pack_history(epoch: int, chain: int) -> bytes:
+    """The payload of a KIND_HISTORY frame: epoch of the last batch, history checksum."""
+    return _HISTORY.pack(epoch, chain)
+
+
+def unpack_history(payload: bytes) -> tuple[int, int]:
+    """(epoch of the last batch, history checksum): HISTORY_SIZE bytes."""
+    epoch, chain = _HISTORY.unpack(payload)
+    return epoch, chain
 
 
 def place_of(header: LogHeader, kind: FileKind) -> tuple[int, bytes]:
@@ -149,5 +225,7 @@ def unpack_frame_header(
     )
     known = kind in kinds and checksum_kind == KIND_CRC32 and zero == 0
     if not known or synced > offset or (kind == KIND_MARK and (size or count)):
+        return None
+    if kind == KIND_HISTORY and (size != HISTORY_SIZE or count):
         return None
     return FrameHeader(size, kind, count, first, epoch, time_ms, synced, payload_sum)

@@ -7,29 +7,38 @@ a manifest is written by it as well), and the log's space; not the order of comm
 W1  space is reserved before a frame is written, so a full disk refuses a write and never tears it.
 W2  after sync() every frame written before it is durable; `synced` says up to where.
 W3  after an OSError from write() or sync() the log is in doubt: the caller must stop (P4).
+W4  `chain` and `batch_epoch` are those of the last batch written: the history checksum is folded
+    a frame at a time, when it is written.
 
 Threading: write() and sync() by one thread at a time; reserve() by another at the same time.
 """
 
 from __future__ import annotations
 
+from marram.coding.checksum import crc32
 from marram.env.api import Env, File
 from marram.storage.layout import log_path
 from marram.storage.log.format import (
-    FILE_HEADER_SIZE,
     FRAME_HEADER_SIZE,
+    HISTORY_SIZE,
     KIND_BATCHES,
+    KIND_HISTORY,
     KIND_MARK,
     LOG,
+    START_SIZE,
     FileKind,
     LogHeader,
     pack_frame,
-    pack_header,
+    pack_history,
+    pack_start,
     place_of,
 )
 
 GROW_MIN = 64 * 1024
 GROW_MAX = 16 * 1024 * 1024
+
+# Beside batches: two frames' headers, of the group being written and the open one, and a mark.
+_SPARE = 2 * FRAME_HEADER_SIZE + HISTORY_SIZE
 
 
 class FrameWriter:
@@ -70,10 +79,21 @@ class FrameWriter:
 class LogWriter(FrameWriter):
     """One log file, open for appending."""
 
-    def __init__(self, file: File, header: LogHeader, end: int, allocated: int) -> None:
-        """Continue `file` at `end`; everything before it is durable."""
+    def __init__(
+        self,
+        file: File,
+        header: LogHeader,
+        end: int,
+        allocated: int,
+        history: tuple[int, int] | None = None,
+    ) -> None:
+        """Continue `file` at `end`; everything before it is durable.
+
+        history: (epoch of the last batch, history checksum) there; None: as the log begins.
+        """
         super().__init__(file, LOG, header, end)
         self.number = header.number
+        self.batch_epoch, self.chain = header.history if history is None else history
         self.max_step = GROW_MAX  # it grows by no more at a time, bytes
         self._allocated = allocated
 
@@ -83,24 +103,32 @@ class LogWriter(FrameWriter):
 
         reserve: bytes of frames that must fit without growing it.
         """
-        file = env.open(log_path(directory, header.number), write=True, create=True, exclusive=True)
+        return cls.create_at(env, directory, log_path(directory, header.number), header, reserve)
+
+    @classmethod
+    def create_at(
+        cls, env: Env, directory: str, path: str, header: LogHeader, reserve: int
+    ) -> LogWriter:
+        """create(), of a log with another name in the directory."""
+        file = env.open(path, write=True, create=True, exclusive=True)
         try:
-            allocated = FILE_HEADER_SIZE + max(GROW_MIN, reserve)
+            allocated = START_SIZE + max(GROW_MIN, reserve)
             file.allocate(0, allocated)
-            file.write(pack_header(header), 0)
+            start = pack_start(header)
+            file.write(start, 0)
             file.sync()
             env.sync_dir(directory)
         except BaseException:
             file.close()
             raise
-        return cls(file, header, FILE_HEADER_SIZE, allocated)
+        return cls(file, header, len(start), allocated)
 
     def reserve(self, pending: int) -> bool:
         """Make room for `pending` bytes of batches beyond `end` (W1); returns whether it grew.
 
         Raises OSError (ENOSPC and the like) with nothing changed: the log goes on as it is.
         """
-        wanted = self.end + pending + 2 * FRAME_HEADER_SIZE
+        wanted = self.end + pending + _SPARE
         if wanted <= self._allocated:
             return False
         grow = min(max(GROW_MIN, self._allocated), self.max_step)
@@ -109,14 +137,32 @@ class LogWriter(FrameWriter):
         self._allocated += size
         return True
 
-    def write(self, batches: list[bytes], first_sequence: int, epoch: int, time_ms: int) -> None:
-        """Write one frame holding a commit group. Raises OSError (W3)."""
+    def write(
+        self,
+        batches: list[bytes],
+        first_sequence: int,
+        epoch: int,
+        time_ms: int,
+        count: int = 0,
+    ) -> None:
+        """Write one frame holding a commit group. Raises OSError (W3).
+
+        count: of the batches, where they are in fewer pieces; 0 for as many as pieces.
+        """
         payload = batches[0] if len(batches) == 1 else b"".join(batches)
-        self.write_frame(payload, KIND_BATCHES, len(batches), first_sequence, epoch, time_ms)
+        self.write_frame(
+            payload, KIND_BATCHES, count or len(batches), first_sequence, epoch, time_ms
+        )
+        self.chain = crc32(payload, self.chain)
+        self.batch_epoch = epoch
 
     def mark(self, last_sequence: int, epoch: int, time_ms: int) -> None:
         """Write a frame without batches that promises everything before it. Raises OSError (W3)."""
-        self.write_frame(b"", KIND_MARK, 0, last_sequence + 1, epoch, time_ms)
+        if self.header.start is None:  # format 1 goes on as such
+            self.write_frame(b"", KIND_MARK, 0, last_sequence + 1, epoch, time_ms)
+        else:
+            history = pack_history(self.batch_epoch, self.chain)
+            self.write_frame(history, KIND_HISTORY, 0, last_sequence + 1, epoch, time_ms)
 
     def trim(self) -> None:
         """Give the unused reservation back; for a log that ends here. Raises OSError (W3)."""

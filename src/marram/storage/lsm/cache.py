@@ -41,7 +41,7 @@ from marram.env.api import Env
 from marram.errors import Closed, Corruption, InvalidArgument
 from marram.storage.entry import Stored
 from marram.storage.sstable.block import DataBlock
-from marram.storage.sstable.reader import Table, table_of
+from marram.storage.sstable.reader import BlockStore, Table, table_of
 
 # What keeping an entry takes: its id, its places in the dict and in the ring.
 _ENTRY_BYTES = 150
@@ -65,8 +65,8 @@ class CacheStats(NamedTuple):
     capacity_bytes: int
 
 
-class BlockCache:
-    """Decoded blocks of all tables, by their id (reader.block_id). It is a reader.BlockStore."""
+class BlockCache(BlockStore):
+    """Decoded blocks of all tables, by their id (reader.block_id)."""
 
     __slots__ = ("_blocks", "_clock", "_hits", "_lock", "_misses", "capacity_bytes")
 
@@ -192,6 +192,11 @@ class TableCache:
     open_tables: those open, for look-ups that save get()'s call and are not counted as hits; what
     is found there is to be marked `recent`, and nobody else changes it.
     """
+
+    __slots__ = (
+        "_block_cache", "_check_table", "_clock", "_closed", "_env", "_hits", "_lock", "_misses",
+        "_path_of", "_store_id", "_tables", "capacity_bytes", "max_tables", "open_tables",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -40,6 +40,8 @@ from marram.storage.lsm.generation import LsmGeneration
 from marram.storage.lsm.manifest import Counts, Listing, Loaded, Manifest, Record
 from marram.storage.lsm.memtable import GONE, MAX_RANGES, Memtable, RangeSet, Tally
 from marram.storage.lsm.pin import LsmPin, bounds, count_rows
+from marram.storage.lsm.replacement import LsmReplacement
+from marram.storage.lsm.replay import LsmReplay
 from marram.storage.lsm.space import LsmSpace
 from marram.storage.lsm.stats import describe
 from marram.storage.lsm.tables import Tables, check_files, remove_orphans
@@ -49,12 +51,18 @@ from marram.storage.options import Options
 from marram.storage.sstable.ranges import RangeDeletion
 
 
-class Tree(NamedTuple):
-    """What there is to read (X1)."""
+class Tree:
+    """What there is to read (X1): active, frozen, version; as a tuple would have it."""
 
-    active: Memtable
-    frozen: tuple[Memtable, ...]
-    version: Version
+    __slots__ = ("active", "frozen", "version")
+
+    def __init__(self, active: Memtable, frozen: tuple[Memtable, ...], version: Version) -> None:
+        self.active = active
+        self.frozen = frozen
+        self.version = version
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.active, self.frozen, self.version))
 
     @property
     def memtables(self) -> tuple[Memtable, ...]:
@@ -92,6 +100,13 @@ Undo = list[KeyUndo | RangeUndo | SwapUndo]
 class LsmEngine:
     """A tree of tables, and what was not flushed to it yet."""
 
+    __slots__ = (
+        "_edits", "_listed_spaces", "_loaded", "_manifest", "_numbers", "_origin", "_prepared",
+        "base", "budget", "compactor", "count_asked", "counting", "course", "directory", "env",
+        "flushed_bytes", "generation", "next_table", "now_ms", "options", "spaces", "store_id",
+        "tables", "tree",
+    )  # fmt: skip
+
     name = "lsm"
 
     def __init__(
@@ -103,21 +118,16 @@ class LsmEngine:
         self.store_id = store_id
         self.options = options
         self.budget = Budget.of(options)
-        self.tables = Tables(
-            env,
-            directory,
-            store_id,
-            block_cache_bytes=self.budget.block_cache_bytes,
-            table_cache_bytes=self.budget.table_cache_bytes,
-            max_open_tables=options.max_open_tables,
-        )
+        self.tables = self._no_tables(store_id)
         self.tables.add(loaded.version, (t for n in loaded.version.levels for t in n.tables))
         self.tree = Tree(Memtable(loaded.origin.sequence), (), loaded.version)
         self.spaces: list[LsmSpace] = [LsmSpace(self, number) for number in loaded.spaces]
+        self._numbers: tuple[int, ...] = loaded.spaces  # of the spaces; () where not known now
         self.base: list[Counts] = list(loaded.counts)  # what the tables hold (counts.py)
         self.count_asked = False  # since the last flush
         self.next_table = loaded.next_table
         self.generation = 0
+        self.course = 0  # how often the state of another store took the place of this one
         self._origin = loaded.origin  # of the generation, as are:
         self._listed_spaces = loaded.spaces
         self.flushed_bytes = 0  # since it was opened
@@ -215,10 +225,15 @@ class LsmEngine:
                 other = self.spaces[number]
                 undo += (SwapUndo(keyspace, space), SwapUndo(number, other))
                 self.spaces[keyspace], self.spaces[number] = other, space
+                self._numbers = ()
             else:
                 self._delete_range(physical, key, value, sequence, undo)
         self._prepared = {}
         return undo
+
+    def replay(self) -> LsmReplay:
+        """What takes a log's batches in recovery."""
+        return LsmReplay(self)
 
     def revert(self, undo: Undo, sequence: int) -> None:
         """Undo a batch that was applied at `sequence` and never committed."""
@@ -226,6 +241,7 @@ class LsmEngine:
         for step in reversed(undo):
             if isinstance(step, SwapUndo):
                 self.spaces[step.keyspace] = step.space
+                self._numbers = ()
             elif isinstance(step, RangeUndo):
                 if (
                     step.space is not None
@@ -251,8 +267,17 @@ class LsmEngine:
         """Pin the present state, which is the state at `position`."""
         tree = self.tree
         tree.active.pins.add(position)
-        numbers = tuple(space.number for space in self.spaces)
-        return LsmPin(self.tables, *tree, numbers, position)
+        if not self._numbers:
+            self._numbers = tuple([space.number for space in self.spaces])
+        return LsmPin(
+            self.tables,
+            tree.active,
+            tree.frozen,
+            tree.version,
+            self._numbers,
+            position,
+            self.course,
+        )
 
     def release(self, pin: LsmPin) -> list[dict[bytes, Link]]:
         """Unpin; returns retired versions, which the caller may free at leisure."""
@@ -270,6 +295,8 @@ class LsmEngine:
 
         Of a large range it may say so, too, where tables in it were made since.
         """
+        if pin.course != self.course:
+            return bool(keys or ranges)
         now_ms = self.now_ms()
         return any(
             self.spaces[keyspace].number != pin.numbers[keyspace]
@@ -290,7 +317,7 @@ class LsmEngine:
         return self.behind(tree, 0, physical, key) if held is None else held
 
     def behind(
-        self, tree: Tree, number: int, physical: int, key: bytes, *, with_value: bool = True
+        self, tree: Tree, number: int, physical: int, key: bytes, with_value: bool = True
     ) -> Stored | None:
         """The newest of a key behind memtable `number` of a tree's: value, GONE or None.
 
@@ -300,7 +327,7 @@ class LsmEngine:
             held = memtable.get(physical, key)
             if held is not None:
                 return held
-        return self.tables.find(tree.version, physical, key, with_value=with_value)
+        return self.tables.find(tree.version, physical, key, with_value)
 
     def count(self, physical: int) -> tuple[int, int]:
         """(keys, keys with a deadline) exactly. Under the lock, or on the thread that writes."""
@@ -311,7 +338,7 @@ class LsmEngine:
                 tree.memtables,
                 self.base,
                 physical,
-                lambda number, key: self.behind(tree, number, physical, key, with_value=False),
+                lambda number, key: self.behind(tree, number, physical, key, False),
                 lambda number: count_rows(
                     self.tables, tree.memtables[number:], tree.version, physical
                 ),
@@ -361,6 +388,35 @@ class LsmEngine:
         asked, self.count_asked = self.count_asked, False
         spaces = tuple(space.number for space in self.spaces)
         return LsmGeneration(self, home, number, position, frozen, spaces, asked)
+
+    def begin_replacement(self, home: Home, number: int, origin: Origin) -> LsmReplacement:
+        """Make generation `number` from the rows of another store."""
+        return LsmReplacement(self, home, number, origin)
+
+    def replace(self, number: int, new: Manifest, listing: Listing) -> Manifest | None:
+        """Go on in a generation of another store's rows; returns the old manifest, to be closed.
+
+        With held(), under the store's lock. Raises nothing: `version` was switched.
+        """
+        before, old = self.tree, self._manifest
+        version = listing.version
+        if listing.origin.store_id != self.store_id:  # it held nothing, so it had no tables
+            tables, self.tables = self.tables, self._no_tables(listing.origin.store_id)
+            self.store_id = listing.origin.store_id
+            tables.close()
+        self.tables.add(version, (table for level in version.levels for table in level.tables))
+        with self.counting:
+            self.base[:] = listing.counts
+            self.tree = Tree(Memtable(listing.origin.sequence), (), version)
+            self.spaces[:] = [LsmSpace(self, physical) for physical in listing.spaces]
+            self._numbers = ()
+            self.course += 1
+            self._prepared = {}
+        self._manifest, self.generation = new, number
+        self._origin, self._listed_spaces = listing.origin, listing.spaces
+        self.tables.retire(t.number for level in before.version.levels for t in level.tables)
+        self.tables.retire(before.version.blobs)
+        return old
 
     @contextlib.contextmanager
     def editing(self) -> Iterator[None]:
@@ -517,6 +573,17 @@ class LsmEngine:
         return {"lsm": describe(self)}
 
     # -- private -----------------------------------------------------------------------------------
+
+    def _no_tables(self, store_id: bytes) -> Tables:
+        """The tables of a store that has none yet."""
+        return Tables(
+            self.env,
+            self.directory,
+            store_id,
+            block_cache_bytes=self.budget.block_cache_bytes,
+            table_cache_bytes=self.budget.table_cache_bytes,
+            max_open_tables=self.options.max_open_tables,
+        )
 
     def _before(self, space: LsmSpace, key: bytes) -> Stored | None:
         """What a key holds, of what is behind as prepare() read it."""

@@ -1,7 +1,7 @@
-"""Writing tables from rows in memory: a memtable's flush, and loading a store in bulk.
+"""Writing tables from rows in memory: a memtable's flush, and what it shares with loading.py.
 
-Owns what of a memtable goes into its table; not when (generation.py), and not merging tables
-(compaction.py).
+Owns what of a memtable goes into its table, and a table's file while it is written; not when
+(generation.py), and not merging tables (compaction.py).
 
 F1  a memtable becomes one table, whose rows and range deletions all have the number of its last
     batch: a flush is one moment in the order of tables.
@@ -17,23 +17,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 from marram.coding.batch import KEYSPACES
 from marram.env.api import Env
 from marram.storage import layout
-from marram.storage.engine import Lock, Origin
+from marram.storage.engine import Lock
 from marram.storage.lsm.blob import BlobWriter
 from marram.storage.lsm.blobs import References, separated
-from marram.storage.lsm.budget import Budget
 from marram.storage.lsm.compaction import finish_table
-from marram.storage.lsm.manifest import Listing, write_manifest
 from marram.storage.lsm.memtable import Memtable
-from marram.storage.lsm.options import LevelOptions
-from marram.storage.lsm.version import LAST_LEVEL, TableMeta, Version, VersionEdit
+from marram.storage.lsm.version import TableMeta
 from marram.storage.options import Options
-from marram.storage.sstable.block import TOMBSTONE, Row, VersionRow
+from marram.storage.sstable.block import TOMBSTONE, VersionRow
 from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.writer import TableOptions, TableWriter
 
@@ -89,35 +85,6 @@ def flush(
     return _write_table(env, directory, store_id, number, rows(), ranges, options, blob)
 
 
-def write_store(
-    env: Env, directory: str, options: Options, origin: Origin, slices: Iterable[list[Row]]
-) -> None:
-    """Write tables and checkpoint.0 of a store whose rows come in order, on the last level.
-
-    Durable when this returns, but for `version` and the log. Raises OSError.
-    """
-    folder = layout.tables_path(directory)
-    env.make_dir(folder)
-    env.sync_dir(directory)
-    for name in env.list_dir(folder):  # left by a creation that a crash cut short
-        env.remove(f"{folder}/{name}")
-    tally = [(0, 0)] * KEYSPACES
-    added: list[tuple[int, TableMeta]] = []
-    target = LevelOptions.for_memtable(Budget.of(options).memtable_bytes).table_bytes
-    number = 1
-    for rows in _portions(_counted(slices, tally, origin.sequence), target):
-        blob = separation(options, partial(_after, number))
-        written = table_options(options)
-        table = _write_table(env, directory, origin.store_id, number, rows, (), written, blob)
-        number += 2 if table is not None and table.blobs else 1
-        if table is not None:
-            added.append((LAST_LEVEL, table))
-    version = Version().apply(VersionEdit(tuple(added)))
-    spaces = tuple(range(KEYSPACES))
-    listing = Listing(origin, spaces, version, number, tuple(tally))
-    write_manifest(env, directory, 0, listing).close()
-
-
 def separation(options: Options, allot: Callable[[], int]) -> Separation | None:
     """What goes to a blob by the options."""
     return Separation(allot, options.blob_bytes) if options.blob_bytes else None
@@ -141,68 +108,74 @@ def _write_table(
     options: TableOptions,
     blob: Separation | None,
 ) -> TableMeta | None:
-    path = layout.table_path(directory, number)
-    if env.exists(path):  # left by a flush that failed
-        env.remove(path)
-    file = env.open(path, write=True, create=True, exclusive=True)
-    values = None if blob is None else BlobWriter(env, directory, blob.allot, store_id, options)
-    references = References()
+    table = TableFile(env, directory, store_id, number, options, blob)
     try:
-        writer = TableWriter(file, number, store_id, options)
-        for found in slices:
-            rows = found
-            if values is not None and blob is not None:
-                rows = separated(found, values, blob.least_bytes)
-                if rows is not found:
-                    references.count(rows)
-            if rows:
-                writer.add_versions(rows)
+        for rows in slices:
+            table.add(rows)
             env.pause()
-        table = finish_table(env, writer, number, ranges)
-        if table is None:
-            env.remove(path)
-            return None
-        made = None if values is None else values.finish()
-        if made is not None:
-            table = replace(table, blobs=references.refs({made.number: made}))
-        file.sync()
+        return table.finish(ranges)
     finally:
-        file.close()
-        if values is not None:
-            values.close()
-    env.sync_dir(layout.tables_path(directory))
-    return table
+        table.close()
 
 
-def _after(number: int) -> int:
-    return number + 1
+class TableFile:
+    """One table being written from rows in order, and its blob; finish() or close() ends it."""
 
+    def __init__(
+        self,
+        env: Env,
+        directory: str,
+        store_id: bytes,
+        number: int,
+        options: TableOptions,
+        blob: Separation | None,
+    ) -> None:
+        """blob: None for all values to stay with their keys (F4). Raises OSError."""
+        self._env = env
+        self._directory = directory
+        self._number = number
+        self._path = layout.table_path(directory, number)
+        if env.exists(self._path):  # left by a flush that failed
+            env.remove(self._path)
+        self._file = env.open(self._path, write=True, create=True, exclusive=True)
+        self._blob = blob
+        self._values: BlobWriter | None = None
+        self._references = References()
+        try:
+            if blob is not None:
+                self._values = BlobWriter(env, directory, blob.allot, store_id, options)
+            self._writer = TableWriter(self._file, number, store_id, options)
+        except BaseException:
+            self._file.close()
+            raise
 
-def _counted(
-    slices: Iterable[list[Row]], tally: list[tuple[int, int]], sequence: int
-) -> Iterator[list[VersionRow]]:
-    """Rows as versions of one batch; counts them by keyspace."""
-    for rows in slices:
-        for row in rows:
-            keys, volatile = tally[row[0]]
-            tally[row[0]] = keys + 1, volatile + (row[3] != 0)
-        yield [(*row, sequence) for row in rows]
+    def add(self, rows: list[VersionRow]) -> None:
+        """Write the next rows. Raises InvalidArgument: they are out of order; OSError."""
+        written = rows
+        if self._values is not None and self._blob is not None:
+            written = separated(rows, self._values, self._blob.least_bytes)
+            if written is not rows:
+                self._references.count(written)
+        if written:
+            self._writer.add_versions(written)
 
+    def finish(self, ranges: Sequence[RangeDeletion]) -> TableMeta | None:
+        """Make it durable; None where there was nothing to write. Raises OSError."""
+        table = finish_table(self._env, self._writer, self._number, ranges)
+        if table is None:
+            self._env.remove(self._path)
+            self.close()
+            return None
+        made = None if self._values is None else self._values.finish()
+        if made is not None:
+            table = replace(table, blobs=self._references.refs({made.number: made}))
+        self._file.sync()
+        self.close()
+        self._env.sync_dir(layout.tables_path(self._directory))
+        return table
 
-def _portions(
-    slices: Iterable[list[VersionRow]], target_bytes: int
-) -> Iterator[Iterator[list[VersionRow]]]:
-    """The rows in portions of about target_bytes, each to be used up before the next is taken."""
-    source = iter(slices)
-    following = next(source, None)
-
-    def portion() -> Iterator[list[VersionRow]]:
-        nonlocal following
-        size_bytes = 0
-        while following is not None and size_bytes < target_bytes:
-            size_bytes += sum(len(row[1]) + len(row[2]) + 8 for row in following)
-            rows, following = following, next(source, None)
-            yield rows
-
-    while following is not None:
-        yield portion()
+    def close(self) -> None:
+        """Close the files; idempotent. Raises OSError."""
+        self._file.close()
+        if self._values is not None:
+            self._values.close()

@@ -152,10 +152,7 @@ class LsmGeneration:
                     with engine.editing():
                         now = engine.tree
                         some = keys[at : at + _SETTLE_KEYS]
-                        held = [
-                            engine.behind(now, number, keyspace, key, with_value=False)
-                            for key in some
-                        ]
+                        held = [engine.behind(now, number, keyspace, key, False) for key in some]
                         with engine.counting:
                             for key, value in zip(some, held, strict=True):
                                 counts.settle(memtable, keyspace, key, value)

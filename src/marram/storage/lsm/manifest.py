@@ -60,6 +60,7 @@ _FIXED = struct.Struct("<QH")
 _COUNT = struct.Struct("<QQ")
 _NUMBER_LIMIT = 2**63
 _U64_LIMIT = 2**64
+_CHECKSUM_MAX = 2**32 - 1
 
 Counts = tuple[int, int] | None
 """(keys, keys with a deadline) of what the tables hold in a keyspace; None: not known."""
@@ -300,10 +301,12 @@ class _Replay:
     """What the frames read so far come to."""
 
     def __init__(self, header: LogHeader) -> None:
-        if header.previous_end:
-            raise ValueError("a manifest follows no other file")
+        if header.previous_end > _CHECKSUM_MAX:
+            raise ValueError(f"a history checksum of {header.previous_end}")
         self._header = header
-        self._origin = Origin(header.store_id, header.epoch, header.base_sequence, 0)
+        self._origin = Origin(
+            header.store_id, header.epoch, header.base_sequence, 0, header.previous_end
+        )
         self._spaces: tuple[int, ...] = ()
         self._version = Version()
         self._next_table = 0
@@ -425,12 +428,13 @@ def _check_spaces(spaces: Sequence[int]) -> None:
 def _check_origin(origin: Origin) -> None:
     if len(origin.store_id) != 16:
         raise InvalidArgument(f"a store id of {len(origin.store_id)} bytes")
-    if not all(0 <= number < _NUMBER_LIMIT for number in origin[1:]):
+    if origin.chain > _CHECKSUM_MAX or not all(0 <= n < _NUMBER_LIMIT for n in origin[1:]):
         raise InvalidArgument(f"the origin {tuple(origin[1:])} is out of range")
 
 
 def _header_of(number: int, origin: Origin) -> LogHeader:
-    return LogHeader(origin.store_id, number, 0, origin.sequence, origin.epoch)
+    # A manifest follows no other file: where a log says how long that is, the history checksum is.
+    return LogHeader(origin.store_id, number, origin.chain, origin.sequence, origin.epoch)
 
 
 def _open(env: Env, path: str) -> File:

@@ -196,9 +196,18 @@ def space_rows(
         limit = SLICE_KEYS
 
 
+def stored_of(row: VersionRow) -> Stored:
+    """What a table's row holds, as a memtable would: a value, or GONE."""
+    if row[4] == TOMBSTONE:
+        return GONE
+    if row[3] or row[4]:
+        return Entry(row[2], row[3], row[4])
+    return row[2]
+
+
 def row_of(keyspace: int, key: bytes, held: Stored, sequence: int) -> VersionRow:
     """What a memtable holds of a key, as a table's row."""
-    if held.__class__ is bytes:
+    if isinstance(held, bytes):
         return keyspace, key, held, 0, 0, sequence
     value, deadline_ms, type_ = entry_of(held)
     return keyspace, key, value, deadline_ms, type_, sequence

@@ -25,7 +25,7 @@ from marram.storage.entry import Entry, Stored, is_expired
 from marram.storage.lsm.coverage import Coverage
 from marram.storage.lsm.memtable import GONE, Memtable, RangeSet, space_rows
 from marram.storage.lsm.merge import NOTHING, Source, merge_versions
-from marram.storage.lsm.overlay import overlay, space_columns
+from marram.storage.lsm.overlay import Part, overlay, space_columns
 from marram.storage.lsm.tables import Tables
 from marram.storage.lsm.version import Version
 from marram.storage.memory.space import Space
@@ -44,6 +44,9 @@ _NEWEST = SEQUENCE_LIMIT - 1
 # Scans of fewer rows at a time than that are taken for short ones.
 _SHORT = SLICE_KEYS
 
+# What a short scan takes of a memtable at first, keys, at least.
+_SHARE_MIN = 8
+
 # How many rows are compared to see whether a range was changed, with the lock held; if there are
 # more it is taken for changed.
 _COMPARED_ROWS = 20_000
@@ -56,11 +59,11 @@ class LsmPin:
     """The state at one position; an engine.Pin. Release it with LsmEngine.release().
 
     numbers: which physical keyspace each logical one was; memtable: the one that was active;
-    spaces: its spaces then.
+    spaces: its spaces then; course: the engine's.
     """
 
     __slots__ = (
-        "_frozen", "_ranges", "_tables", "_version", "memtable", "numbers", "position",
+        "_frozen", "_ranges", "_tables", "_version", "course", "memtable", "numbers", "position",
         "spaces",
     )  # fmt: skip
 
@@ -72,7 +75,9 @@ class LsmPin:
         version: Version,
         numbers: tuple[int, ...],
         position: int,
+        course: int = 0,
     ) -> None:
+        self.course = course
         self._tables = tables
         self._frozen = frozen
         self._version = version
@@ -182,7 +187,7 @@ class LsmPin:
         if newest > self.memtable.last:
             return True
         then = self.get(keyspace, key)
-        now = self._tables.find(tree.version, physical, key, with_value=False)
+        now = self._tables.find(tree.version, physical, key, False)
         was_there = then is not None and not is_expired(then, now_ms)
         is_there = now is not None and now is not GONE and not is_expired(now, now_ms)
         return was_there != is_there
@@ -353,18 +358,20 @@ def seen(
     if stop is not None and start >= stop:
         return iter(())
     low, high = bounds(physical, start, stop)
-    first = min(wanted, SLICE_KEYS)
+    first = most = min(wanted, SLICE_KEYS)
     is_plain = not ranges.deletions and not any(m.ranges.deletions for m in frozen)
     if is_plain and not tables.ranges(version, low, high):
-        sources = [
+        behind = tables.parts(
+            version, low, high, reverse=reverse, first=first if wanted < _SHORT else 0
+        )
+        if behind and wanted < _SHORT:
+            first = _share(first, space, version)
+        sources: list[Iterator[Part]] = [
             space_columns(held, start, stop, at, lock, reverse=reverse, first=first)
             for held, at in [(space, position), *((m.spaces[physical], None) for m in frozen)]
             if _has_keys(held, start, stop, lock)
         ]
-        sources += tables.columns(
-            version, low, high, reverse=reverse, first=first if wanted < _SHORT else 0
-        )
-        return overlay(sources, now_ms, reverse=reverse)
+        return overlay(sources + behind, now_ms, reverse=reverse, most=most)
     newest = space_rows(
         space, physical, start, stop, position, _NEWEST, lock, reverse=reverse, first=first
     )
@@ -373,6 +380,12 @@ def seen(
         first=newest, ranges=ranges.deletions, reverse=reverse, short=wanted < _SHORT,
     )  # fmt: skip
     return map(_rows, merge)
+
+
+def _share(wanted: int, space: Space, version: Version) -> int:
+    """How many of `wanted` rows may be in a memtable's space, where tables are behind it."""
+    here = len(space.map)
+    return max(_SHARE_MIN, wanted * here // (here + version.rows) * 5 // 4)
 
 
 def _has_keys(space: Space, start: bytes, stop: bytes | None, lock: Lock) -> bool:

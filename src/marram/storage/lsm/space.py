@@ -90,16 +90,22 @@ class LsmSpace:
 
     def keys(self, start: bytes, stop: bytes | None, limit: int, reverse: bool) -> list[bytes]:
         """Up to `limit` keys of [start, stop) in order, expired ones included."""
-        engine = self._engine
-        rows = newest_rows(
-            engine.tables, *engine.tree, self.number, start, stop, limit, reverse, keys_only=True
-        )
+        rows = self._newest(start, stop, limit, reverse, keys_only=True)
         return [key for key, _ in rows]
 
     def rows(self, start: bytes, stop: bytes | None, limit: int, reverse: bool) -> Rows:
         """keys(), with what they hold."""
+        return self._newest(start, stop, limit, reverse)
+
+    def _newest(
+        self, start: bytes, stop: bytes | None, limit: int, reverse: bool, keys_only: bool = False
+    ) -> Rows:
         engine = self._engine
-        return newest_rows(engine.tables, *engine.tree, self.number, start, stop, limit, reverse)
+        tree = engine.tree
+        return newest_rows(
+            engine.tables, tree.active, tree.frozen, tree.version,
+            self.number, start, stop, limit, reverse, keys_only=keys_only,
+        )  # fmt: skip
 
     def key_at(self, index: int) -> bytes:
         """A key about at `index` in key order, in [0, len)."""

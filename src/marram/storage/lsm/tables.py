@@ -18,7 +18,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import repeat
+from itertools import chain, repeat
 from weakref import WeakSet
 
 from marram.env.api import Env
@@ -30,17 +30,19 @@ from marram.storage.lsm.blob import is_pointed
 from marram.storage.lsm.blobs import OpenBlobs
 from marram.storage.lsm.cache import BlockCache, CacheStats, RowCache, TableCache
 from marram.storage.lsm.compaction import check_table
-from marram.storage.lsm.memtable import GONE
+from marram.storage.lsm.memtable import GONE, stored_of
 from marram.storage.lsm.merge import Source
-from marram.storage.lsm.overlay import Column
+from marram.storage.lsm.overlay import Part
 from marram.storage.lsm.version import TableMeta, Version, stop_after
-from marram.storage.sstable.block import TOMBSTONE, VersionRow, stored_key
+from marram.storage.sstable.block import TOMBSTONE, Columns, stored_key
 from marram.storage.sstable.filter import Probe, probe_of
 from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.reader import Table
 
-# stored_key(n, b"")
-_PREFIXES = tuple(stored_key(keyspace, b"") for keyspace in range(256))
+if False:  # seen by the compiler only
+    import cython
+else:
+    from marram import interpreted as cython
 
 # One part in so many of the block cache's memory is for single rows.
 _ROW_CACHE_SHARE = 4
@@ -52,6 +54,11 @@ _logger = logging.getLogger("marram.lsm")
 
 class Tables:
     """All tables that live versions name, and those that are to be removed."""
+
+    __slots__ = (
+        "_blocks", "_cache", "_directory", "_env", "_lock", "_metas", "_obsolete", "_open_blobs",
+        "_removing", "_row_cache", "_versions",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -173,29 +180,29 @@ class Tables:
 
         Hot: 0.3 us where the row is kept.
         """
-        wanted = _PREFIXES[keyspace] + key
+        wanted = stored_key(keyspace, key)
         rows = self._row_cache
         if rows.levels is not version.levels:
             rows = self._new_rows(version)
         held = rows.young.get(wanted)
         if held is not None:
             rows.hits += 1
-            return held if held.__class__ is bytes else self._valued(version, held)
+            return held if type(held) is bytes else self._valued(version, held)
         held = rows.old.get(wanted)
         if held is None:
-            held = self.find(version, keyspace, key, with_value=False)
+            held = self._find(version, wanted, keyspace, key)
             if held is not None and held is not GONE:
                 rows.offer(wanted, held)
         else:
             rows.hits += 1
             rows.put(wanted, held)
-        return held if held.__class__ is bytes or held is None else self._valued(version, held)
+        return held if type(held) is bytes or held is None else self._valued(version, held)
 
     def newest_many(
         self, version: Version, keyspace: int, keys: Sequence[bytes]
     ) -> dict[bytes, Stored]:
         """find_many() in the version that is current, likewise."""
-        prefix = _PREFIXES[keyspace]
+        prefix = stored_key(keyspace, b"")
         rows = self._row_cache
         if rows.levels is not version.levels:
             rows = self._new_rows(version)
@@ -203,13 +210,15 @@ class Tables:
         found: dict[bytes, Stored] = {}
         for key in keys:
             wanted = prefix + key
-            held = young.get(wanted) or old.get(wanted)
+            held = young.get(wanted)
+            if held is None:
+                held = old.get(wanted)
             if held is not None:
                 found[key] = held
         rows.hits += len(found)
         left = [key for key in keys if key not in found] if found else keys
         if left:
-            read = self.find_many(version, keyspace, left, with_values=False)
+            read = self.find_many(version, keyspace, left, False)
             for key, held in read.items():
                 if held is not GONE:
                     rows.offer(prefix + key, held)
@@ -217,32 +226,35 @@ class Tables:
         return self._all_valued(version, found) if version.blobs else found
 
     def find(
-        self, version: Version, keyspace: int, key: bytes, *, with_value: bool = True
+        self, version: Version, keyspace: int, key: bytes, with_value: bool = True
     ) -> Stored | None:
         """The newest the tables say of a key: a value, GONE, or None for nothing (G1).
 
         with_value: False where it is enough that there is one, and its deadline: a value in a blob
         is not read then, and an Entry that points to it is the answer.
-        Hot: 2 us from one table with its block kept, and 0.4 us for each that has to be asked
-        before.
+        Hot: interpreted 2 us from one table with its block kept, and 0.4 us for each that has to be
+        asked before.
         """
-        wanted = _PREFIXES[keyspace] + key
+        held = self._find(version, stored_key(keyspace, key), keyspace, key)
+        if held is None or type(held) is bytes or not with_value:
+            return held
+        return self._valued(version, held)
+
+    def _find(self, version: Version, wanted: bytes, keyspace: int, key: bytes) -> Stored | None:
+        """find() without values in blobs; wanted: the stored key."""
         probe = probe_of(keyspace, key)
         open_tables = self._cache.open_tables
         for level in version.occupied:
-            for meta in level.holding(wanted):
-                table = open_tables.get(meta.number)
+            for number, has_ranges in level.slots(wanted):
+                table = open_tables.get(number)
                 if table is None:
-                    table = self._cache.get(meta.number)
+                    table = self._cache.get(number)
                 else:
                     table.recent = True
                 found = table.look(wanted, key, probe)
                 if found is not None:
-                    if found.__class__ is bytes:
-                        return found
-                    held = stored_of(found)  # type: ignore[arg-type]
-                    return self._valued(version, held) if with_value else held
-                if meta.range_deletions and _covering(table.ranges, keyspace, key) >= 0:
+                    return found if isinstance(found, bytes) else stored_of(found)
+                if has_ranges and _covering(table.ranges, keyspace, key) >= 0:
                     return GONE
         return None
 
@@ -251,14 +263,13 @@ class Tables:
         version: Version,
         keyspace: int,
         keys: Iterable[bytes],
-        *,
         with_values: bool = True,
     ) -> dict[bytes, Stored]:
         """find() for many keys, each block used once; those that nothing is known of are left out.
 
         A level is asked after the other, for the keys that those above it said nothing of.
         """
-        prefix = _PREFIXES[keyspace]
+        prefix = stored_key(keyspace, b"")
         rows = [prefix + key for key in sorted(set(keys))]
         probes = [probe_of(keyspace, row[1:]) for row in rows]
         found: dict[bytes, Stored] = {}
@@ -337,40 +348,25 @@ class Tables:
         self, version: Version, start: bytes, stop: bytes, *, reverse: bool, short: bool
     ) -> list[Source]:
         """The rows of stored keys [start, stop), for a merge: newest source first."""
-        found: list[Source] = [
-            self._rows(version, (meta,), start, stop, reverse, short)
-            for meta in version.levels[0].overlapping(start, stop)
+        return [
+            chain.from_iterable(
+                table.versions(start, stop, reverse=reverse, short=short)
+                for table in self._opened(version, run, reverse)
+            )
+            for run in version.runs(start, stop)
         ]
-        for level in version.levels[1:]:
-            metas = level.overlapping(start, stop)
-            if metas:
-                found.append(self._rows(version, metas, start, stop, reverse, short))
-        return found
 
-    def columns(
+    def parts(
         self, version: Version, start: bytes, stop: bytes, *, reverse: bool, first: int
-    ) -> list[Iterator[Column]]:
+    ) -> list[Iterator[Part]]:
         """The rows of stored keys [start, stop), for an overlay: newest source first.
 
-        first: how many rows the reader may want in all, if not many; 0 for many. Each source
-        begins with its share of them.
+        first: how many rows the reader may want in all, if not many; 0 for many.
         """
-        runs: list[tuple[TableMeta, ...]] = []
-        for level in version.occupied:
-            metas = level.overlapping(start, stop)
-            if level.ordered:
-                runs += [metas] if metas else []
-            else:
-                runs += [(meta,) for meta in metas]
-        if not first or len(runs) == 1:
-            shares = [first] * len(runs)
-        else:
-            sizes = [sum(meta.rows for meta in run) for run in runs]
-            whole = sum(sizes) or 1
-            shares = [max(_SHARE_MIN, -(-first * size // whole)) for size in sizes]
+        runs = version.runs(start, stop)
         return [
-            self._columns(version, run, start, stop, reverse, share)
-            for run, share in zip(runs, shares, strict=True)
+            self._parts(version, run, start, stop, reverse, share)
+            for run, share in zip(runs, _shares(runs, first), strict=True)
         ]
 
     def ranges(self, version: Version, start: bytes, stop: bytes) -> list[RangeDeletion]:
@@ -386,37 +382,32 @@ class Tables:
 
     # -- private ---------------------------------------------------------------------------------
 
-    def _rows(
+    def _opened(
         self,
         version: Version,  # held, so that the files stay (G2)
-        metas: tuple[TableMeta, ...],
-        start: bytes,
-        stop: bytes,
+        run: Sequence[TableMeta],
         reverse: bool,
-        short: bool,
-    ) -> Iterator[list[VersionRow]]:
-        for meta in reversed(metas) if reverse else metas:
-            table = self._cache.get(meta.number)
-            yield from table.versions(start, stop, reverse=reverse, short=short)
+    ) -> Iterator[Table]:
+        """The tables of a run, each opened in its turn."""
+        for meta in reversed(run) if reverse else run:
+            yield self._cache.get(meta.number)
 
-    def _columns(
+    def _parts(
         self,
-        version: Version,  # held, so that the files stay (G2)
-        metas: tuple[TableMeta, ...],
+        version: Version,
+        run: Sequence[TableMeta],
         start: bytes,
         stop: bytes,
         reverse: bool,
         first: int,
-    ) -> Iterator[Column]:
-        for meta in reversed(metas) if reverse else metas:
-            table = self._cache.get(meta.number)
-            for keys, values, deadlines, types in table.columns(
-                start, stop, reverse=reverse, first=first
-            ):
-                if deadlines is None and types is None:
-                    yield keys, values  # type: ignore[misc]
-                else:
-                    yield keys, _held(values, deadlines, types)
+    ) -> Iterator[Part]:
+        """The rows of a run, in the shape that is the quickest to merge."""
+        for table in self._opened(version, run, reverse):
+            if cython.compiled:
+                yield from table.stretches(start, stop, reverse=reverse, first=first)
+            else:
+                columns = table.columns(start, stop, reverse=reverse, first=first)
+                yield from map(_column, columns)
 
     def _path(self, number: int) -> str:
         """Of a table, or of a blob: only of tables is anything kept in _metas."""
@@ -429,20 +420,21 @@ class Tables:
         check_table(table, meta, layout.table_path(self._directory, table.number))
 
 
-def stored_of(row: VersionRow) -> Stored:
-    """What a table's row holds: a value, or GONE."""
-    if row[4] == TOMBSTONE:
-        return GONE
-    if row[3] or row[4]:
-        return Entry(row[2], row[3], row[4])
-    return row[2]
+def _shares(runs: Sequence[Sequence[TableMeta]], wanted: int) -> list[int]:
+    """How many of the rows that a reader wants, about, each run has; 0 for many."""
+    if not wanted or len(runs) == 1:
+        return [wanted] * len(runs)
+    sizes = [sum([meta.rows for meta in run]) for run in runs]
+    whole = sum(sizes) or 1
+    return [max(_SHARE_MIN, -(-wanted * size // whole)) for size in sizes]
 
 
-def _held(
-    values: list[bytes], deadlines: Iterable[int] | None, types: Iterable[int] | None
-) -> list[Stored]:
-    """What the rows of columns hold: values, or GONE."""
-    return [
+def _column(columns: Columns) -> Part:
+    """Keys and what they hold, GONE included, of a table's columns."""
+    keys, values, deadlines, types = columns
+    if deadlines is None and types is None:
+        return keys, values  # type: ignore[return-value]
+    held: list[Stored] = [
         (GONE if type_ == TOMBSTONE else Entry(value, deadline, type_))
         if deadline or type_
         else value
@@ -450,6 +442,7 @@ def _held(
             values, deadlines or repeat(0), types or repeat(0), strict=False
         )
     ]
+    return keys, held
 
 
 def _unfound(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from marram.env.api import Env, File
 from marram.errors import Corruption
+from marram.storage.engine import Origin
 from marram.storage.lsm import manifest
 from marram.storage.lsm.blob import Blob
 from marram.storage.lsm.blobs import References
@@ -19,11 +20,13 @@ from marram.storage.sstable.reader import Table
 
 def listed(
     env: Env, directory: str, generation: int, store_id: bytes
-) -> tuple[list[TableMeta], list[BlobRef]]:
-    """The tables and blobs of a manifest. Raises Corruption; overlaps are one (version.py, V1 to
-    V3)."""
-    version = manifest.load(env, directory, generation, store_id).version
+) -> tuple[Origin, list[TableMeta], list[BlobRef]]:
+    """The state, tables and blobs of a manifest. Raises Corruption; overlaps are one (version.py,
+    V1 to V3)."""
+    loaded = manifest.load(env, directory, generation, store_id)
+    version = loaded.version
     return (
+        loaded.origin,
         [table for level in version.levels for table in level.tables],
         [version.blobs[number] for number in sorted(version.blobs)],
     )

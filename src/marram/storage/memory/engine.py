@@ -26,11 +26,12 @@ from marram.coding.batch import (
     SWAP,
     Change,
 )
-from marram.storage.checkpoint import MemoryGeneration
-from marram.storage.engine import Home, Lock, Progress, Range, Rows
-from marram.storage.entry import Stored, is_expired, stored
+from marram.storage.checkpoint import MemoryGeneration, MemoryReplacement, RowColumns
+from marram.storage.engine import Home, Lock, Origin, Progress, Range, Rows
+from marram.storage.entry import Stored, entry_of, is_expired, stored
 from marram.storage.log.writer import GROW_MAX
 from marram.storage.memory.pins import Pins
+from marram.storage.memory.replay import MemoryReplay
 from marram.storage.memory.space import Link, Space
 
 
@@ -104,6 +105,10 @@ class MemoryEngine:
                 self._delete_range(keyspace, key, value, sequence, undo)
         return undo
 
+    def replay(self) -> MemoryReplay:
+        """What takes a log's batches in recovery."""
+        return MemoryReplay(self)
+
     def revert(self, undo: Undo, sequence: int) -> None:
         """Undo a batch that was applied at `sequence` and never committed (E3)."""
         for step in reversed(undo):
@@ -139,12 +144,15 @@ class MemoryEngine:
         """Pin the present state, which is the state at `position`."""
         self._pins.add(position)
         self.pinned = position
-        return Snapshot(self, position, tuple(self.spaces))
+        return Snapshot(self._pins, position, tuple(self.spaces))
 
     def release(self, snapshot: Snapshot) -> list[dict[bytes, Link]]:
         """Unpin; returns retired versions, which the caller may free at leisure."""
-        retired = self._pins.remove(snapshot.position, {*self.spaces, *snapshot.spaces})
-        self.pinned = self._pins.newest
+        pins = snapshot.pins
+        if pins is not self._pins:  # taken before replace()
+            return pins.remove(snapshot.position, set(snapshot.spaces))
+        retired = pins.remove(snapshot.position, {*self.spaces, *snapshot.spaces})
+        self.pinned = pins.newest
         return retired
 
     def changed_since(
@@ -175,6 +183,17 @@ class MemoryEngine:
     def begin_generation(self, home: Home, number: int, position: int) -> MemoryGeneration:
         """Pin the present state, which generation `number` will start from."""
         return MemoryGeneration(home, number, self, self.snapshot(position))
+
+    def begin_replacement(self, home: Home, number: int, origin: Origin) -> MemoryReplacement:
+        """Make generation `number` from the rows of another store."""
+        return MemoryReplacement(home, number, origin, self, MemoryEngine())
+
+    def replace(self, other: MemoryEngine) -> None:
+        """Hold what `other` holds, which is given up. Snapshots keep the spaces of before."""
+        self.spaces[:] = other.spaces
+        # Their positions are of another history: compared with new ones they mean nothing.
+        self._pins = Pins()
+        self.pinned = -1
 
     def generation_due(self, log_bytes: int, home: Home) -> bool:
         """Whether the log has outgrown both the option's bytes and its ratio to the data."""
@@ -237,10 +256,10 @@ class MemoryEngine:
 class Snapshot:
     """The state at one position; release it when done (MemoryEngine.release)."""
 
-    __slots__ = ("engine", "position", "spaces")
+    __slots__ = ("pins", "position", "spaces")
 
-    def __init__(self, engine: MemoryEngine, position: int, spaces: tuple[Space, ...]) -> None:
-        self.engine = engine
+    def __init__(self, pins: Pins, position: int, spaces: tuple[Space, ...]) -> None:
+        self.pins = pins
         self.position = position
         self.spaces = spaces
 
@@ -282,6 +301,34 @@ class Snapshot:
         if len(keys) < limit:
             return rows, None
         return rows, keys[-1] if reverse else keys[-1] + b"\0"
+
+    def columns(
+        self, keyspace: int, start: bytes, limit: int, now_ms: int
+    ) -> tuple[RowColumns, bytes | None]:
+        """chunk() from `start` on, by column: ((keys, values, deadlines, types), where to go on).
+
+        The last two are None where all are 0. Under the store's lock.
+        Hot: nearly always nothing was written since, and no key has a deadline: then no key runs
+        interpreted code.
+        """
+        space = self.spaces[keyspace]
+        keys = space.order.chunk(start, None, limit)
+        onward = keys[-1] + b"\0" if len(keys) == limit else None
+        if space.history:
+            held = self.get_many(keyspace, keys)
+        else:  # nothing is older, so nothing is gone
+            held = list(map(space.map.get, keys))
+        if set(map(type, held)) <= {bytes}:
+            return (keys, held, None, None), onward  # type: ignore[return-value]
+        rows = [
+            (key, *entry_of(value))
+            for key, value in zip(keys, held, strict=True)
+            if value is not None and not is_expired(value, now_ms)
+        ]
+        if not rows:
+            return ([], [], None, None), onward
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return (columns[0], columns[1], columns[2], columns[3]), onward
 
     def scan(
         self,

@@ -124,11 +124,20 @@ class Space:
 
     # -- changing --------------------------------------------------------------------------------
 
-    def load(self, keys: list[bytes], values: list[Stored]) -> None:
-        """Add keys that are all new and ascend beyond those held; for recovery."""
+    def load(self, keys: list[bytes], values: Sequence[Stored], *, is_plain: bool = False) -> None:
+        """Add keys that are all new and ascend beyond those held; for recovery.
+
+        is_plain: all values are bytes. Raises ValueError: a key is not new.
+        """
+        size = len(self.map)
         self.order.append_many(keys)
         self.map.update(zip(keys, values, strict=True))
+        if len(self.map) != size + len(keys):
+            raise ValueError("a key comes twice")
         self.data_bytes += sum(map(len, keys))
+        if is_plain:
+            self.data_bytes += sum(map(len, values))
+            return
         for key, held in zip(keys, values, strict=True):
             if isinstance(held, bytes):
                 self.data_bytes += len(held)

@@ -259,17 +259,18 @@ def unseal_block(data: memoryview, kind: int | None, seed: int) -> memoryview:
     UnsupportedFormat: it is intact, but compressed in an unknown way, or with zstd where there is
     none.
     """
-    if len(data) < BLOCK_OVERHEAD:
-        raise ValueError(f"{len(data)} bytes are too few for a block")
-    body_end = len(data) - _CHECKSUM_SIZE
+    size = len(data)
+    if size < BLOCK_OVERHEAD:
+        raise ValueError(f"{size} bytes are too few for a block")
+    body_end = size - _CHECKSUM_SIZE
     (checksum,) = _U32.unpack_from(data, body_end)
     if crc32(data[:body_end], seed) != checksum:
         raise ValueError("wrong checksum of a block")
     found, compression, stored_size, raw_size = _BLOCK.unpack_from(data)
     if kind is not None and found != kind:
         raise ValueError(f"a block of kind {found}, not {kind}")
-    if stored_size != len(data) - BLOCK_OVERHEAD:
-        raise ValueError(f"a block of {len(data)} bytes says that it stores {stored_size}")
+    if stored_size != size - BLOCK_OVERHEAD:
+        raise ValueError(f"a block of {size} bytes says that it stores {stored_size}")
     body = data[_BLOCK.size : body_end]
     if compression == _NONE:
         if raw_size != stored_size:

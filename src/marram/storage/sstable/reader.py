@@ -14,11 +14,11 @@ Threading: a Table does not change while it is open; any number of threads may r
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
+from marram.coding.checksum import number_seed, place_start
 from marram.env.api import File
 from marram.errors import Closed, Corruption, UnsupportedFormat
 from marram.storage.sstable.block import (
@@ -52,6 +52,11 @@ from marram.storage.sstable.format import (
 )
 from marram.storage.sstable.ranges import RangeDeletion, decode_ranges
 
+if False:  # seen by the compiler only
+    import cython
+else:
+    from marram import interpreted as cython
+
 READ_BYTES = 1024 * 1024
 """How much a long scan reads at a time, bytes."""
 
@@ -64,9 +69,7 @@ _SHORT_BLOCKS = 4
 _SHORT_ROWS = 16
 _ALL_ROWS = 2**32
 
-# What the index takes in memory for each data block beside its last key: two objects, two places
-# in lists and two numbers; a range deletion, beside its keys; and the table itself.
-_INDEX_MEMORY = 130
+# What a range deletion takes in memory beside its keys; and the table itself.
 _RANGE_MEMORY = 240
 _TABLE_MEMORY = 2000
 
@@ -80,16 +83,20 @@ _PASS_ALL = [-1]
 _TABLE_SHIFT = 32
 
 
-class BlockStore(Protocol):
-    """Where decoded blocks are kept, from one look-up to the next, by an id of 96 bits."""
+class BlockStore:
+    """Where decoded blocks are kept, from one look-up to the next, by an id of 96 bits.
+
+    This one keeps none; whoever has room overrides both.
+    """
+
+    __slots__ = ()
 
     def get(self, block_id: int) -> DataBlock | None:
         """The block, if it is there."""
-        ...
+        return None
 
     def put(self, block_id: int, block: DataBlock) -> None:
         """Keep the block, or do not."""
-        ...
 
 
 def block_id(table: int, block: int) -> int:
@@ -113,6 +120,12 @@ class Table:
 
     All methods may raise Corruption, with path and offset; OSError; and Closed after close().
     """
+
+    __slots__ = (
+        "_closed", "_file", "_file_seed", "_filter", "_first_id", "_index", "_kept",
+        "_line_count", "_lines", "_source", "largest", "memory_bytes", "number", "properties",
+        "ranges", "recent", "row_count", "size_bytes", "smallest",
+    )  # fmt: skip
 
     @classmethod
     def open(
@@ -142,6 +155,7 @@ class Table:
         self._first_id = block_id(place.number, 0)
         self.recent = False
         self._source = _Source(file, place)
+        self._file_seed = place_start(place.number, place.store_id)
         contents = _read_contents(self._source)
         self._source.forget_tail()
         self._index = contents.data
@@ -152,12 +166,12 @@ class Table:
         self.number = place.number
         self.size_bytes = self._source.size
         self.properties: Mapping[str, int | bytes] = MappingProxyType(contents.properties)
-        self.row_count = sum(contents.data.rows)
+        self.row_count = contents.data.total_rows
         self.smallest = contents.smallest
-        self.largest = contents.data.last_keys[-1] if contents.data.last_keys else b""
+        self.largest = _last_of(contents.data)
         self.memory_bytes = (
             _TABLE_MEMORY
-            + sum(_INDEX_MEMORY + len(key) for key in contents.data.last_keys)
+            + contents.data.memory_bytes
             + sum(_RANGE_MEMORY + len(d.start) + len(d.stop or b"") for d in self.ranges)
             + (self._filter.memory_bytes if self._filter is not None else 0)
         )
@@ -188,14 +202,14 @@ class Table:
         self._check_open()
         if self._filter is not None and not self._filter.may_contain(probe):
             return None
-        last_keys = self._index.last_keys
-        number = bisect_left(last_keys, wanted)
-        while number < len(last_keys) and last_keys[number][0] == wanted[0]:
+        index = self._index
+        number = index.find(wanted)
+        while number < index.count and index.is_in(number, wanted[0]):
             block = self._kept_block(number)
             row = block.find(wanted[1:], at)
             if row >= 0:
                 return block.version(row)
-            if last_keys[number] != wanted:
+            if index.last_key(number) != wanted:
                 break
             # The key's older versions go on in the next block.
             number += 1
@@ -205,18 +219,23 @@ class Table:
         """find() for a tree: of a string without a deadline the value alone, else the row.
 
         wanted, key, probe: the stored key, the key in it, and filter.probe_of of them.
-        Hot: 0.2 us where the filter denies the key, 1 us where the block is kept.
+        Hot: 0.2 us where the filter denies the key, 1 us where the block is kept; compiled a
+        quarter of it.
         """
         if self._closed:
             self._check_open()
-        place, bits = probe
-        # Filter.may_contain(), without the call.
-        if self._lines[place * self._line_count >> 32] & bits != bits:
-            return None
-        last_keys = self._index.last_keys
-        number = bisect_left(last_keys, wanted)
+        if cython.compiled:
+            if self._filter is not None and not self._filter.may_contain(probe):
+                return None
+        else:
+            place, bits = probe
+            # Filter.may_contain(), without the call.
+            if self._lines[place * self._line_count >> 32] & bits != bits:
+                return None
+        index = self._index
+        number = index.find(wanted)
         # Of versions in several blocks the newest is in the first.
-        if number == len(last_keys) or last_keys[number][0] != wanted[0]:
+        if number == index.count or not index.is_in(number, wanted[0]):
             return None
         return self._kept_block(number).look(key)
 
@@ -225,19 +244,18 @@ class Table:
     ) -> list[bytes | VersionRow | None]:
         """look() for stored keys that ascend, each block used once; probes: theirs."""
         self._check_open()
-        lines, count = self._lines, self._line_count
-        last_keys = self._index.last_keys
+        index = self._index
         found: list[bytes | VersionRow | None] = [None] * len(wanted)
         block: DataBlock | None = None
         current = -1  # the block's place in the index
         number = 0
-        for at, (row, (place, bits)) in enumerate(zip(wanted, probes, strict=True)):
-            if lines[place * count >> 32] & bits != bits:
+        for at, (row, probe) in enumerate(zip(wanted, probes, strict=True)):
+            if self._filter is not None and not self._filter.may_contain(probe):
                 continue
-            number = bisect_left(last_keys, row, number)
-            if number == len(last_keys):
+            number = index.find(row, number)
+            if number == index.count:
                 break
-            if last_keys[number][0] != row[0]:
+            if not index.is_in(number, row[0]):
                 continue
             if number != current or block is None:
                 block, current = self._kept_block(number), number
@@ -255,7 +273,7 @@ class Table:
         page cache, all checks included.
         """
         for block, number, first, end in self._stretches(start, stop, reverse, False):
-            rows = self._source.checked(self._index.offsets[number], block.rows, first, end)
+            rows = self._source.checked(self._index.offset(number), block.rows, first, end)
             yield rows[::-1] if reverse else rows
 
     def versions(
@@ -272,7 +290,7 @@ class Table:
         so on, and the first blocks come from where blocks are kept, and are kept.
         """
         for block, number, first, end in self._stretches(start, stop, reverse, short):
-            rows = self._source.checked(self._index.offsets[number], block.versions, first, end)
+            rows = self._source.checked(self._index.offset(number), block.versions, first, end)
             yield rows[::-1] if reverse else rows
 
     def columns(
@@ -285,8 +303,8 @@ class Table:
         0 for whole blocks.
         """
         most = first or _ALL_ROWS
-        checked, offsets = self._source.checked, self._index.offsets
-        for block, number in self._blocks(start, stop, reverse, first > 0):
+        checked, offset = self._source.checked, self._index.offset
+        for block, number in self._blocks(start, stop, reverse, first):
             low, high = block.seek(start), block.seek(stop)
             while low < high:
                 if reverse:
@@ -295,12 +313,29 @@ class Table:
                 else:
                     begin, end = low, min(high, low + most)
                     low = end
-                yield checked(offsets[number], block.columns, begin, end)
+                yield checked(offset(number), block.columns, begin, end)
                 most = min(4 * most, _ALL_ROWS)
+
+    def stretches(
+        self, start: bytes, stop: bytes, *, reverse: bool = False, first: int = 0
+    ) -> Iterator[tuple[DataBlock, int, int]]:
+        """The rows with stored keys in [start, stop), as blocks: (block, first row, end).
+
+        Each one ascends, also in reverse, where the later ones come first. first: how many rows are
+        likely to be taken, where those are few: versions(short); else 0.
+        """
+        for block, number in self._blocks(start, stop, reverse, first):
+            low, high = block.seek(start), block.seek(stop)
+            if low < high:
+                # All of it: a block that is kept is then checked once.
+                self._source.checked(self._index.offset(number), block.check_order, 0, block.count)
+                yield block, low, high
 
     def key_at(self, row: int) -> bytes:
         """The stored key of a row by its number, in [0, row_count); for samples. One block read."""
         self._check_open()
+        if row < 0:
+            raise IndexError(row)
         for number, rows in enumerate(self._index.rows):
             if row < rows:
                 block = self._kept_block(number)
@@ -317,8 +352,8 @@ class Table:
             if name not in _KNOWN_NAMES:  # a newer writer's: its checksum must be right
                 source.payload(handle, None, bytes)
         totals = _Totals()
-        for block, number in self._blocks(None, None, False, False):
-            keys = self._source.checked(self._index.offsets[number], totals.add, block)
+        for block, number in self._blocks(None, None, False, 0):
+            keys = self._source.checked(self._index.offset(number), totals.add, block)
             if contents.filter is not None:
                 filter_at = contents.named["filter"].offset
                 source.checked(filter_at, contents.filter.check, block.keyspace, keys)
@@ -341,7 +376,7 @@ class Table:
     ) -> Iterator[tuple[DataBlock, int, int, int]]:
         """The rows with keys in [start, stop): (block, its place in the index, first row, end)."""
         most = _SHORT_ROWS if short else _ALL_ROWS
-        for block, number in self._blocks(start, stop, reverse, short):
+        for block, number in self._blocks(start, stop, reverse, _SHORT_ROWS if short else 0):
             first = block.seek(start) if start is not None else 0
             end = block.seek(stop) if stop is not None else block.count
             while first < end:
@@ -354,20 +389,24 @@ class Table:
                 most = min(4 * most, _ALL_ROWS)
 
     def _blocks(
-        self, start: bytes | None, stop: bytes | None, reverse: bool, short: bool
+        self, start: bytes | None, stop: bytes | None, reverse: bool, wanted: int
     ) -> Iterator[tuple[DataBlock, int]]:
-        """The blocks that may hold keys in [start, stop), and their places in the index."""
-        last_keys = self._index.last_keys
-        first = bisect_left(last_keys, start) if start is not None else 0
-        end = len(last_keys)
+        """The blocks that may hold keys in [start, stop), and their places in the index.
+
+        wanted: how many rows are likely to be taken, if those are few; else 0.
+        """
+        index = self._index
+        first = index.find(start) if start is not None else 0
+        end = index.count
         if stop is not None:
-            end = min(end, bisect_left(last_keys, stop) + 1)
-        kept = min(_SHORT_BLOCKS, end - first) if short and self._kept is not None else 0
-        for _ in range(kept):
-            number = end - 1 if reverse else first
-            first, end = (first, end - 1) if reverse else (first + 1, end)
-            self._check_open()
-            yield self._kept_block(number), number
+            end = min(end, index.find(stop) + 1)
+        if wanted and self._kept is not None and first < end:
+            kept = min(_SHORT_BLOCKS, end - first)
+            group = range(end - kept, end) if reverse else range(first, first + kept)
+            # So many blocks have that many rows, about, if the first one is left half way.
+            ahead = min(kept, 1 + wanted * index.count // self.row_count)
+            yield from self._kept_blocks(group[::-1] if reverse else group, ahead)
+            first, end = (first, group.start) if reverse else (group.stop, end)
         read_bytes = _FIRST_READ_BYTES
         while first < end:
             if reverse:
@@ -381,23 +420,47 @@ class Table:
 
     def _group_stop(self, first: int, end: int, read_bytes: int) -> int:
         """Blocks [first, the result) come in one read: of read_bytes at most, or one block."""
-        offsets = self._index.offsets
-        stop = bisect_right(offsets, offsets[first] + read_bytes, first + 1, end + 1) - 1
-        return max(stop, first + 1)
+        index = self._index
+        beyond = index.offset(first) + read_bytes + 1
+        return max(index.find_offset(beyond, first + 1, end + 1) - 1, first + 1)
 
     def _group_start(self, first: int, end: int, read_bytes: int) -> int:
         """Blocks [the result, end) come in one read: of read_bytes at most, or one block."""
-        offsets = self._index.offsets
-        return bisect_left(offsets, offsets[end] - read_bytes, first, end - 1)
+        index = self._index
+        return index.find_offset(max(0, index.offset(end) - read_bytes), first, end - 1)
 
     def _read_blocks(self, group: range, reverse: bool) -> Iterator[tuple[DataBlock, int]]:
         self._check_open()
-        offsets = self._index.offsets
-        begin = offsets[group.start]
-        data = self._source.read(begin, offsets[group.stop] - begin)
+        offset = self._index.offset
+        begin = offset(group.start)
+        data = self._source.read(begin, offset(group.stop) - begin)
         for number in reversed(group) if reverse else group:
-            view = data[offsets[number] - begin : offsets[number + 1] - begin]
+            view = data[offset(number) - begin : offset(number + 1) - begin]
             yield self._decode_block(number, view), number
+
+    def _kept_blocks(self, numbers: range, ahead: int) -> Iterator[tuple[DataBlock, int]]:
+        """Neighbouring blocks, from where blocks are kept; others come with one read.
+
+        ahead: how many are likely to be taken; of so many nobody waits for each.
+        """
+        assert self._kept is not None
+        at = 0
+        while at < len(numbers):
+            number = numbers[at]
+            self._check_open()
+            block = self._kept.get(self._first_id + number)
+            if block is not None:
+                at += 1
+                yield block, number
+                continue
+            stop = at + 1
+            while stop < ahead and self._kept.get(self._first_id + numbers[stop]) is None:
+                stop += 1
+            low, high = sorted((number, numbers[stop - 1]))
+            for block, number in self._read_blocks(range(low, high + 1), numbers.step < 0):
+                self._kept.put(self._first_id + number, block)
+                yield block, number
+            at = stop
 
     def _kept_block(self, number: int) -> DataBlock:
         """Data block `number`, from the store of blocks or for it."""
@@ -410,26 +473,35 @@ class Table:
         return block
 
     def _read_block(self, number: int) -> DataBlock:
-        offsets = self._index.offsets
-        offset, stop = offsets[number], offsets[number + 1]
-        return self._decode_block(number, self._source.read(offset, stop - offset))
+        offset = self._index.offset(number)
+        return self._decode_block(
+            number, self._source.read(offset, self._index.offset(number + 1) - offset)
+        )
 
     def _decode_block(self, number: int, data: memoryview) -> DataBlock:
-        offset = self._index.offsets[number]
-        return self._source.checked(offset, self._checked_block, number, data, offset)
+        offset = self._index.offset(number)
+        try:
+            return self._checked_block(number, data, offset)
+        except (ValueError, UnsupportedFormat) as error:
+            raise self._source.wrong(offset, error) from error
 
     def _checked_block(self, number: int, data: memoryview, offset: int) -> DataBlock:
         """Data block `number`, which fills `data`. Raises ValueError: not what the index says."""
-        payload = unseal_block(data, DATA, self._source.place.seed(offset))
-        block = DataBlock(payload)
-        last_keys = self._index.last_keys
-        if block.count != self._index.rows[number]:
-            raise ValueError(f"{block.count} rows, the index says {self._index.rows[number]}")
-        if stored_key(block.keyspace, block.key(block.count - 1)) != last_keys[number]:
+        seed = number_seed(offset, self._file_seed)  # place.seed(offset)
+        block = DataBlock(unseal_block(data, DATA, seed))
+        index = self._index
+        if block.count != index.row_count(number):
+            raise ValueError(f"{block.count} rows, the index says {index.row_count(number)}")
+        if stored_key(block.keyspace, block.key(block.count - 1)) != index.last_key(number):
             raise ValueError("the last key is not the one in the index")
-        if number and stored_key(block.keyspace, block.key(0)) < last_keys[number - 1]:
+        if number and stored_key(block.keyspace, block.key(0)) < index.last_key(number - 1):
             raise ValueError("the first key is below the last one of the block before")
         return block
+
+
+def _last_of(index: Index) -> bytes:
+    """The stored key of the last row of all, b"" where there is none."""
+    return index.last_key(index.count - 1) if index.count else b""
 
 
 class _Source:
@@ -475,10 +547,14 @@ class _Source:
         """compute(...), whose ValueError says what is wrong with the bytes at `offset`."""
         try:
             return compute(*args, **kwargs)
-        except ValueError as error:
-            raise Corruption(str(error), self._file.path, offset) from error
-        except UnsupportedFormat as error:
-            raise UnsupportedFormat(f"{self._file.path} @ {offset}: {error}") from error
+        except (ValueError, UnsupportedFormat) as error:
+            raise self.wrong(offset, error) from error
+
+    def wrong(self, offset: int, error: Exception) -> Exception:
+        """What is raised for an error about the bytes at `offset`."""
+        if isinstance(error, UnsupportedFormat):
+            return UnsupportedFormat(f"{self._file.path} @ {offset}: {error}")
+        return Corruption(str(error), self._file.path, offset)
 
 
 _KNOWN_NAMES = ("filter", "index", "properties", "ranges")
@@ -535,14 +611,14 @@ def _named_blocks(entries: Mapping[str, int | bytes], end: int) -> dict[str, Han
 
 def _check_index(index: Index, end: int) -> None:
     """Check that the data blocks fill the file from the header to `end`."""
-    if index.offsets[-1] != end:
-        raise ValueError(f"the data blocks end at {index.offsets[-1]}, not {end}")
+    if index.offset(index.count) != end:
+        raise ValueError(f"the data blocks end at {index.offset(index.count)}, not {end}")
 
 
 def _check_properties(properties: Mapping[str, int | bytes], index: Index) -> bytes:
     """Check the properties against the index; returns the smallest stored key."""
-    largest = index.last_keys[-1] if index.last_keys else b""
-    _check_same({"table.rows": sum(index.rows), "table.largest": largest}, properties)
+    largest = _last_of(index)
+    _check_same({"table.rows": index.total_rows, "table.largest": largest}, properties)
     smallest = properties.get("table.smallest")
     if not isinstance(smallest, bytes) or bool(smallest) != bool(largest) or smallest > largest:
         raise ValueError("property table.smallest does not fit table.largest")

@@ -226,6 +226,29 @@ class TableWriter:
             self._add_columns(*columns)
         self._usable = True
 
+    def add_columns(
+        self,
+        keyspace: int,
+        keys: Sequence[bytes],
+        values: Sequence[bytes],
+        deadlines: Sequence[int] | None = None,
+        types: Sequence[int] | None = None,
+    ) -> None:
+        """Like add_many(), for rows of one keyspace in columns, which are of one length.
+
+        deadlines, types: None for nothing but zeros.
+        """
+        self._begin()
+        if any(
+            column is not None and len(column) != len(keys) for column in (values, deadlines, types)
+        ):
+            raise InvalidArgument("columns of different lengths")
+        if keys:
+            zeros = (0,) * len(keys)
+            keyspaces = (keyspace,) * len(keys)
+            self._add_columns(keyspaces, keys, values, deadlines or zeros, types or zeros, zeros)
+        self._usable = True
+
     def add_versions(self, rows: Sequence[VersionRow]) -> None:
         """Like add_many(), for rows that have their sequence numbers."""
         self._begin()
@@ -286,12 +309,12 @@ class TableWriter:
 
     def _add_columns(
         self,
-        keyspaces: tuple[int, ...],
-        keys: tuple[bytes, ...],
-        values: tuple[bytes, ...],
-        deadlines: tuple[int, ...],
-        types: tuple[int, ...],
-        sequences: tuple[int, ...],
+        keyspaces: Sequence[int],
+        keys: Sequence[bytes],
+        values: Sequence[bytes],
+        deadlines: Sequence[int],
+        types: Sequence[int],
+        sequences: Sequence[int],
     ) -> None:
         """Add rows, in columns of one length, >= 1."""
         distinct = self._check_order(keyspaces, keys, sequences)

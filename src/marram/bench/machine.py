@@ -1,6 +1,6 @@
 """What a figure was measured on, and what a process takes of it. Linux only: it reads /proc.
 
-Owns: hardware and versions, the page cache of a directory, disk space, the memory and the bytes
+Owns hardware and versions, the page cache of a directory, disk space, the memory and the bytes
 written of a process and its helpers.
 
 Threading: functions without state; a Watch samples in a thread of its own.
@@ -20,28 +20,38 @@ from pathlib import Path
 from typing import Any, Self
 
 import marram
+from marram.compiled import state
 
 SETTLED_S = 1.0
 SETTLE_TIMEOUT_S = 300.0
 WATCH_INTERVAL_S = 0.02
 
 
-def hardware(directory: str) -> dict[str, Any]:
-    """The machine, its software, and the file system that `directory` is on."""
+def hardware(directory: str, command: str = "") -> dict[str, Any]:
+    """The machine, its software, and the file system that `directory` is on.
+
+    command: what was run; this process's own command line where it is left out.
+    """
     info = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
     return {
         "cpu": models[0] if models else platform.machine(),
         "cpus": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load_average": round(os.getloadavg()[0], 2),  # before: what others do on the machine
         "file_system": file_system(directory),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "marram": marram.__version__,
+        "marram": marram_version(),
         "commit": commit(),
-        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        "command": command or " ".join([Path(sys.executable).name, *sys.argv]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def marram_version() -> str:
+    """The marram that this process runs, and whether its hot modules run compiled."""
+    return f"{marram.__version__} ({state()})"
 
 
 def file_system(directory: str) -> str:
@@ -53,6 +63,11 @@ def file_system(directory: str) -> str:
         if inside and len(mount) >= len(found[0]):
             found = (mount, kind, device)
     return f"{found[1]} on {found[2]}"
+
+
+def on_disk(directory: str) -> bool:
+    """Whether what is written there goes to a disk, so that a sync costs something."""
+    return not file_system(directory).startswith(("tmpfs", "ramfs"))
 
 
 def commit() -> str:
@@ -200,6 +215,15 @@ class Watch:
         # A process that was waited for counts in its parent, which is read first: one that ends
         # between the two is missed for once, hence the maximum.
         self._written = max(self._written, written)
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and of those below it; pages they share count in each."""
+    total = 0
+    for one in processes_below(pid):
+        with suppress(OSError):
+            total += int(_fields(f"/proc/{one}/status").get("VmRSS", "0 kB").split()[0]) * 1024
+    return total
 
 
 def processes_below(pid: int) -> list[int]:

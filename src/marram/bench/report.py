@@ -1,0 +1,175 @@
+"""Results on a terminal: tables by rich.
+
+Owns the look; the figures are the results' (results.py). Printed to a file, a table is as wide as
+it has to be, without colours.
+
+Threading: the main thread.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from marram.bench.compare_embedded import PHASES, SECONDS
+from marram.bench.compare_servers import met
+
+_WIDTH = 200  # where there is no terminal
+_ABOUT = ("cpu", "cpus", "load_average", "file_system", "kernel", "python", "commit", "command")
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """A result of any kind, on stdout."""
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if terminal else _WIDTH)
+    for name in _ABOUT:
+        console.print(f"{name}: {result['about'].get(name, '')}", markup=False, soft_wrap=True)
+    versions = ", ".join(f"{name} {text}".strip() for name, text in versions_of(result).items())
+    console.print(f"versions: {versions}", markup=False, soft_wrap=True)
+    console.print(f"durability: {result['about']['durability']}", markup=False, soft_wrap=True)
+    console.print()
+    _PRINTERS[result["kind"]](console, result)
+
+
+def versions_of(result: Mapping[str, Any]) -> dict[str, str]:
+    """What was measured, by name."""
+    found: dict[str, str] = result["about"]["versions"]
+    return found
+
+
+def short(ratio: float) -> str:
+    """Two digits, or none where they say nothing."""
+    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}"
+
+
+def spread_text(found: Mapping[str, float]) -> str:
+    """A median, and from where to where."""
+    return f"{short(found['median'])} ({short(found['min'])}-{short(found['max'])})"
+
+
+# -- a load ----------------------------------------------------------------------------------------
+
+
+def load_line(result: Mapping[str, Any]) -> str:
+    """What was asked, in a line."""
+    settings = result["settings"]
+    low, high = settings["size_bytes"]
+    size = f"{low}" if low == high else f"{low} to {high}"
+    mix = ", ".join(f"{share:.4g} {name}" for name, share in settings["mix"].items())
+    rate = settings["rate_per_s"]
+    how = f"open loop at {rate:,.0f}/s" if rate else "closed loop"
+    return (
+        f"{settings['clients']} clients, pipeline {settings['pipeline']}, {how}; {mix}; "
+        f"{settings['records']:,} records, {settings['distribution']}, {size} byte values"
+    )
+
+
+def _print_load(console: Console, result: Mapping[str, Any]) -> None:
+    console.print(load_line(result), markup=False, soft_wrap=True)
+    if result["fill"]:
+        filled = result["fill"]
+        console.print(
+            f"load phase: {filled['records']:,} records in {filled['seconds']:.2f} s:"
+            f" {filled['records_per_s']:,.0f} records/s"
+        )
+    console.print(
+        f"{result['requests']:,} requests in {result['seconds']:.2f} s:"
+        f" {result['requests_per_s']:,.0f} requests/s; {result['misses']:,} misses"
+    )
+    names = list(result["latency_ms"])
+    table = Table("latency, ms", "requests", *names)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = [("all", result["requests"], result["latency_ms"])]
+    if len(result["kinds"]) > 1:
+        rows += [
+            (name, one["requests"], one["latency_ms"]) for name, one in result["kinds"].items()
+        ]
+    for name, count, latency in rows:
+        table.add_row(name, f"{count:,}", *(f"{latency[key]:,.3f}" for key in names))
+    console.print(table)
+
+
+# -- servers ---------------------------------------------------------------------------------------
+
+
+def _print_server(console: Console, result: Mapping[str, Any]) -> None:
+    settings = result["settings"]
+    names = settings["order"]
+    others = [name for name in names if name != "marram"]
+    console.print(
+        f"medians of {settings['pairs']} alternating runs of each; ratios marram / other, pair by"
+        f" pair: median (min-max){'; QUICK: figures are no evidence' if settings['quick'] else ''}"
+    )
+    table = Table("work", "unit", *names)
+    for name in others:
+        table.add_column(f"marram / {name}")
+    table.add_column("target")
+    table.add_column("p99 ms")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in result["rows"]:
+        cells: list[str | Text] = [f"{row['medians'][name]:,.6g}" for name in names]
+        for name in others:
+            style = "green" if met(row, name) else "red"
+            cells.append(Text(spread_text(row["ratios"][name]), style=style))
+        sign = ">=" if row["better"] == "higher" else "<="
+        p99 = " / ".join(f"{row['p99_ms'][name]:.2f}" for name in names if name in row["p99_ms"])
+        table.add_row(row["title"], row["unit"], *cells, f"{sign} {row['target']:g}", p99 or "-")
+    console.print(table)
+    missed = [row["name"] for row in result["rows"] if others and not met(row, others[0])]
+    reached = len(result["rows"]) - len(missed)
+    console.print(
+        f"{reached} of {len(result['rows'])} targets against {others[0]} met"
+        + (f"; missed: {', '.join(missed)}" if missed else "")
+    )
+
+
+# -- embedded stores -------------------------------------------------------------------------------
+
+
+def medians(rounds: Sequence[Mapping[str, Any]], name: str, phase: str) -> float | None:
+    """The median of a store's phase; None where it has none."""
+    figures = [one[name][phase] for one in rounds if phase in one[name]]
+    return statistics.median(figures) if figures else None
+
+
+def _print_embedded(console: Console, result: Mapping[str, Any]) -> None:
+    names, rounds = list(result["stores"]), result["rounds"]
+    for name, store in result["stores"].items():
+        console.print(f"{name} {store['version']}".rstrip() + f": {store['note']}", markup=False)
+    table = Table("medians", *names, title=f"{len(rounds)} rounds of each", title_justify="left")
+    for phase, unit in PHASES.items():
+        found = [medians(rounds, name, phase) for name in names]
+        digits = 3 if unit == SECONDS else 0
+        cells = ["-" if one is None else f"{one:,.{digits}f}" for one in found]
+        table.add_row(f"{phase} {unit}", *cells)
+    _right(table)
+    console.print(table)
+    for ours in (name for name in names if name.startswith("marram-")):
+        others = [name for name in names if name != ours]
+        title = (
+            f"{ours} / each other, round by round: median (min-max); of s and MB, less is better"
+        )
+        table = Table("", *others, title=title, title_justify="left")
+        for phase, unit in PHASES.items():
+            found_ratios = [result["ratios"][f"{ours} / {name}"].get(phase) for name in others]
+            if any(found_ratios):
+                cells = ["-" if one is None else spread_text(one) for one in found_ratios]
+                table.add_row(f"{phase} {unit}", *cells)
+        _right(table)
+        console.print(table)
+
+
+def _right(table: Table) -> None:
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+
+_PRINTERS = {"load": _print_load, "server": _print_server, "embedded": _print_embedded}

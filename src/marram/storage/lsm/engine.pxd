@@ -1,0 +1,31 @@
+# The types of engine.py.
+
+cimport cython
+
+from marram.storage.lsm.memtable cimport Memtable, Tally
+from marram.storage.lsm.tables cimport Tables
+from marram.storage.lsm.version cimport Version
+
+cdef class Tree:
+    cdef readonly Memtable active
+    cdef readonly tuple frozen
+    cdef readonly Version version
+
+cdef class LsmEngine:
+    cdef public object base, budget, compactor, count_asked, counting, course, directory, env
+    cdef public object flushed_bytes, generation, next_table, now_ms, options, store_id
+    cdef public list spaces
+    cdef public Tables tables
+    cdef public Tree tree
+    cdef readonly object _edits  # tests look whether it is held
+    cdef object _listed_spaces, _loaded, _manifest, _origin, _prepared
+    cdef tuple _numbers
+
+    @cython.locals(memtable=Memtable, tally=Tally)
+    cpdef put(self, Py_ssize_t keyspace, bytes key, held, sequence)
+    cpdef behind(self, Tree tree, Py_ssize_t number, Py_ssize_t physical, bytes key,
+                 bint with_value=*)
+    @cython.locals(tree=Tree)
+    cpdef snapshot(self, position)
+    @cython.locals(memtable=Memtable, tally=Tally)
+    cdef _set(self, Py_ssize_t physical, bytes key, held, sequence)

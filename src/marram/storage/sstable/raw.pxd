@@ -1,0 +1,57 @@
+# raw.py as C: see there.
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.string cimport memcmp, memcpy
+
+cdef extern from *:
+    """
+    #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+    #error "compiled leaves read little-endian numbers in place; run them interpreted here"
+    #endif
+    typedef unsigned int __attribute__((aligned(1), may_alias)) marram_u32;
+    typedef unsigned long long __attribute__((aligned(1), may_alias)) marram_u64;
+    """
+    # As they are in files: anywhere, not only where C would put them.
+    ctypedef unsigned int u32 "marram_u32"
+    ctypedef unsigned long long u64 "marram_u64"
+
+cdef inline const unsigned char* view(
+    const unsigned char* data, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    return data + start
+
+cdef inline const u32* u32s(const unsigned char* data, Py_ssize_t at, Py_ssize_t count) noexcept nogil:
+    return <const u32*>(data + at)
+
+cdef inline const u64* u64s(const unsigned char* data, Py_ssize_t at, Py_ssize_t count) noexcept nogil:
+    return <const u64*>(data + at)
+
+cdef inline int order(
+    const unsigned char* left, Py_ssize_t left_size,
+    const unsigned char* right, Py_ssize_t right_size,
+) noexcept nogil:
+    cdef int found = memcmp(left, right, left_size if left_size < right_size else right_size)
+    if found:
+        return found
+    return (left_size > right_size) - (left_size < right_size)
+
+cdef inline bytes joined(unsigned char first, bytes rest):
+    cdef Py_ssize_t size = len(rest)
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, size + 1)
+    PyBytes_AS_STRING(made)[0] = first
+    memcpy(PyBytes_AS_STRING(made) + 1, PyBytes_AS_STRING(rest), size)
+    return made
+
+cdef inline list u32_list(const u32* numbers, Py_ssize_t start, Py_ssize_t stop):
+    cdef Py_ssize_t at
+    cdef list found = []
+    for at in range(start, stop):
+        found.append(numbers[at])
+    return found
+
+cdef inline list u64_list(const u64* numbers, Py_ssize_t start, Py_ssize_t stop):
+    cdef Py_ssize_t at
+    cdef list found = []
+    for at in range(start, stop):
+        found.append(numbers[at])
+    return found

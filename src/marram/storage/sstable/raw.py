@@ -1,0 +1,60 @@
+"""Bytes in place: what interpreted code has for the pointers of compiled code (raw.pxd).
+
+A compiled leaf reads keys, values and columns of numbers where they are in a block's payload. The
+few words it has for that are in raw.pxd, as C; here they are for the interpreter, which is fastest
+with copies that one call makes: of the same arguments they give what reads alike. raw.pxd is
+inlined into the leaves, so this module is none.
+
+Whoever asks has checked that the bytes are there: C does not.
+
+Threading: pure functions.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+
+
+def view(data: bytes | memoryview, start: int, stop: int) -> bytes:
+    """The bytes [start, stop); compiled: a pointer, good as long as `data` is held."""
+    return bytes(data[start:stop])
+
+
+def u32s(data: bytes | memoryview, at: int, count: int) -> array[int]:
+    """`count` little-endian numbers of 4 bytes from `at` on; compiled: a pointer, likewise."""
+    return _numbers("I", data, at, count)
+
+
+def u64s(data: bytes | memoryview, at: int, count: int) -> array[int]:
+    """`count` little-endian numbers of 8 bytes from `at` on; compiled: a pointer, likewise."""
+    return _numbers("Q", data, at, count)
+
+
+def joined(first: int, rest: bytes) -> bytes:
+    """A byte, and bytes after it."""
+    return bytes((first,)) + rest
+
+
+def u32_list(numbers: array[int], start: int, stop: int) -> Sequence[int]:
+    """The numbers [start, stop) of u32s(); compiled: a list."""
+    return numbers[start:stop]
+
+
+def u64_list(numbers: array[int], start: int, stop: int) -> Sequence[int]:
+    """The numbers [start, stop) of u64s(); compiled: a list."""
+    return numbers[start:stop]
+
+
+def order(left: bytes, left_size: int, right: bytes, right_size: int) -> int:
+    """< 0, 0 or > 0, as two views with their sizes, bytes, compare."""
+    return (left > right) - (left < right)
+
+
+def _numbers(code: str, data: bytes | memoryview, at: int, count: int) -> array[int]:
+    numbers = array(code)
+    numbers.frombytes(data[at : at + numbers.itemsize * count])
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers

@@ -1,0 +1,47 @@
+# The types of reader.py.
+
+cimport cython
+
+from marram.storage.sstable.block cimport DataBlock, Index, stored_key
+from marram.storage.sstable.filter cimport Filter
+
+cdef class BlockStore:
+    cpdef DataBlock get(self, block_id)
+    cpdef put(self, block_id, DataBlock block)
+
+cdef class Table:
+    cdef object _file, _file_seed, _source, _first_id
+    cdef bint _closed
+    cdef BlockStore _kept
+    cdef Index _index
+    cdef Filter _filter
+    cdef list _lines
+    cdef Py_ssize_t _line_count
+    cdef public bint recent
+    cdef readonly object memory_bytes, number, properties, row_count, size_bytes
+    cdef readonly tuple ranges
+    cdef readonly bytes smallest, largest
+
+    cpdef bint may_contain(self, probe) except -1
+    @cython.locals(index=Index, block=DataBlock, number=Py_ssize_t, row=Py_ssize_t)
+    cpdef find(self, bytes wanted, probe, at=*)
+    @cython.locals(index=Index, number=Py_ssize_t)
+    cpdef look(self, bytes wanted, bytes key, probe)
+    @cython.locals(index=Index, block=DataBlock, found=list, number=Py_ssize_t,
+                   current=Py_ssize_t, at=Py_ssize_t, row=bytes)
+    cpdef list look_many(self, wanted, probes)
+    cdef _check_open(self)
+    @cython.locals(index=Index)
+    cdef Py_ssize_t _group_stop(self, Py_ssize_t first, Py_ssize_t end, Py_ssize_t read_bytes) except -1
+    @cython.locals(index=Index)
+    cdef Py_ssize_t _group_start(self, Py_ssize_t first, Py_ssize_t end, Py_ssize_t read_bytes) except -1
+    @cython.locals(block=DataBlock)
+    cdef DataBlock _kept_block(self, Py_ssize_t number)
+    @cython.locals(offset=Py_ssize_t)
+    cdef DataBlock _read_block(self, Py_ssize_t number)
+    cdef DataBlock _decode_block(self, Py_ssize_t number, data)
+    @cython.locals(block=DataBlock, index=Index)
+    cdef DataBlock _checked_block(self, Py_ssize_t number, data, Py_ssize_t offset)
+
+@cython.locals(index=Index)
+cdef bytes _last_of(Index index)
