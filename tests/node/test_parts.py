@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from typing import Any
 
 import pytest
@@ -156,6 +158,24 @@ def test_figures_about_the_process_are_read_or_zero() -> None:
     assert used.resident_bytes > 1 << 20
     assert used.user_s > 0
     assert usage(MemoryEnv()) == (0, 0.0, 0.0)
+
+
+# -- sessions --------------------------------------------------------------------------------------
+
+
+def test_a_session_that_ended_keeps_its_shell_from_nobody() -> None:
+    world = World()
+    client = world.client()
+    client("SUBSCRIBE", "c")
+    gone = weakref.ref(client)
+    gc.disable()
+    try:
+        client.close()
+        del client
+        assert gone() is None
+    finally:
+        gc.enable()
+    world.close()
 
 
 # -- rows ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import subprocess
 import time
 import tracemalloc
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from itertools import pairwise
 from pathlib import Path
@@ -275,6 +275,31 @@ def test_q5_both_forms_of_the_fast_path_take_the_same(
     if all(len(arg) < 1024 and b"\r\n" not in arg for args in scanned for arg in args):
         assert (split, stop) == (scanned, at)
     assert scanned[: len(commands)] == commands
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"*1\r\n$04\r\nPING\r\n", b"*01\r\n$4\r\nPING\r\n", b"*1\r\n$+4\r\nPING\r\n",
+        b"*1\r\n$4\r\nPINGED\r\n", b"*1\r\n$4\r\nPING\rX", b"*1\r\n$4\r\nPINGX\n",
+        b"*1\r\n$4\nPING\r\n", b"*1\n$4\r\nPING\r\n", b"*1\rX$4\r\nPING\r\n",
+        b"*1\r\n$4\rXPING\r\n", b"*1\r\n$\r\n\r\n", b"*1\r\n$00\r\n\r\n", b"*1\r\n$-1\r\n",
+        b"*1\r\n$4 \r\nPING\r\n", b"*\r\n$4\r\nPING\r\n", b"*0\r\n", b"*-1\r\n",
+        b"*1\r\n+4\r\nPING\r\n", b"PING\r\n", b"\r\n", b"*2\r\n$4\r\nPING\r\n*1\r\n",
+        b"*1\r\n$99999999999999999999\r\n", b"*99999999999999999999\r\n", b"*1024\r\n",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("take", [take_by_scanning, take_by_splitting])
+def test_q5_the_fast_path_leaves_whatever_is_odd_to_the_walker(
+    take: Callable[[bytes, list[list[bytes]]], int], odd: bytes
+) -> None:
+    command = [b"SET", b"k", b""]
+    good = encode_command(command)
+    taken: list[list[bytes]] = []
+    assert take(good + odd + good, taken) == len(good)
+    for size in range(len(good)):
+        assert take(good + good[:size], taken) == len(good)
+    assert taken == [command] * (1 + len(good))
 
 
 def test_q1_every_cut_of_a_mixed_corpus_gives_the_same_commands() -> None:

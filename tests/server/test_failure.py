@@ -50,6 +50,18 @@ def test_m2_a_failed_sync_leaves_writes_in_doubt_and_reads_of_settled_keys_answe
     assert running.call(lambda server: server.why_not_ready()) is not None
 
 
+def test_m2_who_asked_for_no_replies_is_told_nothing_of_those(
+    failing: tuple[Running, FaultyEnv],
+) -> None:
+    running, env = failing
+    with running.connect() as client:
+        env.add(Fault("sync_data", "*logfile*", times=None))
+        silent = wire(b"CLIENT", b"REPLY", b"SKIP") + wire(b"SET", b"b", b"2")
+        client.send(wire(b"SET", b"a", b"1") + silent + silent + wire(b"STRLEN", b"a"))
+        assert all(in_doubt(reply) for reply in client.replies(2))
+        assert client.ask(b"PING") == Simple("PONG")
+
+
 def test_m2_everybody_who_waits_is_told(tmp_path: Path) -> None:
     gate = GatedEnv()
     env = FaultyEnv(gate)

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from marram.protocol.replies import ErrorReply, Simple
+from marram.protocol.resp import encode
 from marram.server.app import Server
 from marram.server.connection import (
     HELD_HIGH_BYTES,
@@ -88,6 +89,32 @@ def test_suppressed_replies_leave_no_gap(running: Running) -> None:
         client.command(b"GET", b"a")
         assert client.ask(b"CLIENT", b"REPLY", b"ON") == OK
         assert client.ask(b"GET", b"a") == b"2"
+
+
+@pytest.mark.parametrize("size", [10, 30_000, 300_000])
+def test_replies_of_any_size_keep_their_order_and_are_counted(running: Running, size: int) -> None:
+    large = random.Random(size).randbytes(size)
+
+    def sent(server: Server) -> int:
+        return server.node.traffic.sent_bytes
+
+    with running.connect() as client:
+        assert client.ask(b"SET", b"large", large) == OK
+        before = running.call(sent)
+        client.send(wire(b"PING") + wire(b"GET", b"large") * 2 + wire(b"STRLEN", b"large"))
+        assert client.replies(4) == [Simple("PONG"), large, large, size]
+        replies = [Simple("PONG"), large, large, size]
+        assert running.call(sent) - before == sum(len(encode(reply, 2)) for reply in replies)
+
+
+def test_resetstat_forgets_the_bytes_of_clients_but_goes_on_counting(running: Running) -> None:
+    with running.connect() as client:
+        client.ask(b"ECHO", bytes(10_000))
+        assert client.ask(b"CONFIG", b"RESETSTAT") == OK
+        client.ask(b"ECHO", bytes(500))
+        traffic = running.call(lambda server: server.node.traffic)
+        assert 500 < traffic.sent_bytes < 10_000
+        assert 500 < traffic.received_bytes < 10_000
 
 
 # -- holding ---------------------------------------------------------------------------------------

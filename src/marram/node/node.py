@@ -177,7 +177,7 @@ class Node:
             self.snapshots.close_all(session)
             self.monitors.drop(session)
             self._update_guard()
-            session.blocked = None
+            session.end()
 
     def select(self, session: Session, keyspace: int) -> None:
         """Change the keyspace a session works in."""

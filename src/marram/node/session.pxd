@@ -6,8 +6,8 @@ cdef class Session:
     cdef readonly object id
     cdef readonly str address
     cdef readonly str local_address
-    cdef readonly object push
-    cdef readonly object close
+    cdef public object push
+    cdef public object close
     cdef readonly long long created_ms
     cdef public long long last_ms
     cdef public Row last_row

@@ -163,6 +163,14 @@ class Session:
             or self.in_subscriber_mode
         )
 
+    def end(self) -> None:
+        """Let go of the shell, which holds the session: so no cycle is left to be collected."""
+        self.push = _to_nobody
+        self.close = _already
+        self.buffers = Buffers
+        self.on_authenticated = None
+        self.blocked = None
+
     def describe(self, now_ms: int) -> str:
         """CLIENT LIST's line, as Redis 7.2 prints it; figures marram has not are 0."""
         unparsed, unsent = self.buffers()
@@ -220,6 +228,14 @@ class Session:
         if self.no_touch:
             letters += "T"
         return letters or "N"
+
+
+def _to_nobody(message: Any, position: int) -> None:
+    """The push of a session that ended."""
+
+
+def _already() -> None:
+    """Its close."""
 
 
 def _text(name: bytes) -> str:
