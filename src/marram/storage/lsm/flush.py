@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from marram.coding.batch import KEYSPACES
 from marram.env.api import Env
 from marram.storage import layout
 from marram.storage.engine import Lock
