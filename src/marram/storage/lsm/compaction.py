@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
-from marram.env.api import Env, File
+from marram.env.api import Env, File, Window
 from marram.errors import Corruption, InvalidArgument
 from marram.storage.layout import table_path, tables_path
 from marram.storage.lsm.blob import BlobWriter
@@ -313,6 +313,9 @@ class _MeteredFile:
 
     def allocate(self, offset: int, size: int) -> None:
         self._file.allocate(offset, size)
+
+    def window(self, offset: int, size: int) -> Window | None:
+        return None  # what is stored in memory could not be counted
 
     def truncate(self, size: int) -> None:
         self._file.truncate(size)
