@@ -26,6 +26,7 @@ from typing import Final
 
 MODULES: Final = (
     "marram.coding.batch",
+    "marram.coding.checksum",
     "marram.commands.strings",
     "marram.node.node",
     "marram.node.session",

@@ -1,0 +1,27 @@
+cimport cython
+
+cdef Py_ssize_t _SHORT
+cdef unsigned int _ONES
+cdef unsigned long long _PACKED_MAX
+cdef unsigned int[::1] _TABLES
+
+cpdef unsigned int crc32_short(
+    object data, Py_ssize_t start, Py_ssize_t stop, unsigned int seed
+) except? 0xFFFFFFFF
+
+# Not checked: the caller knows that data has `stop` bytes.
+@cython.locals(value="unsigned int")
+cdef unsigned int crc32_run(
+    const unsigned char* data, Py_ssize_t at, Py_ssize_t stop, unsigned int seed
+) noexcept
+
+cpdef unsigned int place_seed(object file_number, object offset, bytes store_id) except? 0xFFFFFFFF
+
+cpdef unsigned int place_start(object file_number, bytes store_id) except? 0xFFFFFFFF
+
+@cython.locals(
+    value="unsigned int", digits="unsigned long long", rest="unsigned long long", size=Py_ssize_t
+)
+cpdef unsigned int number_seed(
+    unsigned long long offset, unsigned int start
+) except? 0xFFFFFFFF
