@@ -295,6 +295,10 @@ class ServerConfig:
     checkpoint_log_ratio: float = _option(
         1.0, NUMBER, "... this many times the live data", minimum=0, maximum=10**6
     )
+    mapped_log: bool = _option(
+        True, SWITCH, "with --durability interval or none, write the log through memory where the "
+        "file system is one that is safe for it; else by a call for each commit",
+    )  # fmt: skip
     compression: str = _option(
         "none", TEXT, "how checkpoints, and the tables of lsm, are compressed; zstd needs Python "
         "3.14 or the package backports.zstd", choices=COMPRESSIONS,

@@ -78,7 +78,7 @@ class Generations:
 
     def open(self) -> None:
         """Start what runs all the time."""
-        self._commit.log.max_step = self._engine.log_step_bytes
+        self._set_up(self._commit.log)
         if self._options.durability == "interval":
             self._syncing = self._env.start("marram-sync", self._sync_now_and_then)
 
@@ -215,7 +215,7 @@ class Generations:
         new: LogWriter | None = None
         try:
             new = LogWriter.create(self._env, self._directory, header, commit.pending_bytes)
-            new.max_step = self._engine.log_step_bytes
+            self._set_up(new)
             commit.give_log(new)
         except BaseException as error:
             self._abandon_log(number, new, error)
@@ -224,6 +224,14 @@ class Generations:
         self._earlier_log_bytes += old.end
         with self._sync_lock:
             old.close()
+
+    def _set_up(self, log: LogWriter) -> None:
+        """Let a log grow as the engine likes, and write it through memory where that is a gain.
+
+        With a sync after each group there is none: every page would fault again.
+        """
+        log.max_step = self._engine.log_step_bytes
+        log.is_mapped = self._options.mapped_log and self._options.durability != "sync"
 
     def _abandon_log(self, number: int, new: LogWriter | None, error: BaseException) -> None:
         """Remove a log that could not be made, and go on in the old one (or fail)."""
