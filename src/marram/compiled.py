@@ -48,6 +48,7 @@ MODULES: Final = (
     "marram.storage.lsm.tables",
     "marram.storage.memory.engine",
     "marram.storage.memory.order",
+    "marram.storage.memory.pins",
     "marram.storage.memory.space",
     "marram.storage.sstable.block",
     "marram.storage.sstable.filter",
