@@ -30,4 +30,5 @@ class StoreClock:
 
     def now_ms(self) -> int:
         """The time now."""
-        return self._anchor_ms + (self._monotonic_ns() - self._anchor_ns) // 1_000_000
+        elapsed_ns: int = self._monotonic_ns() - self._anchor_ns
+        return self._anchor_ms + elapsed_ns // 1_000_000

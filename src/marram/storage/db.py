@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import suppress
-from typing import Any, Self, TypeVar, overload
+from itertools import chain
+from typing import Any, Self
 
 from marram.coding.batch import Change, delete, delete_range, expire, put
 from marram.env.api import Env
-from marram.errors import Error, InvalidArgument, NotFound, StoreFailed, StoreFull
+from marram.errors import Error, InvalidArgument, NotFound
 from marram.storage.arguments import (
     check_key,
     check_seconds,
@@ -30,12 +30,11 @@ from marram.storage.backup import backup as backup_store
 from marram.storage.engine import Progress
 from marram.storage.entry import Stored, deadline_of, is_expired, string_of
 from marram.storage.options import options_from
+from marram.storage.points import Points, live, newest, settled
 from marram.storage.snapshot import CHUNK_ROWS, Snapshot
 from marram.storage.store import Position, Store
 from marram.storage.transaction import Batch, Transaction
 from marram.storage.verify import Report, verify_store
-
-T = TypeVar("T")
 
 _MISSING: Any = object()
 
@@ -72,69 +71,12 @@ def open_db(
     return DB(Store.open(path, env, options_from(chosen)))
 
 
-class DB(MutableMapping[bytes, bytes]):
+class DB(Points, MutableMapping[bytes, bytes]):
     """An open store, or one of its sixteen keyspaces (keyspace())."""
 
-    __slots__ = ("__weakref__", "_keyspace", "_max_key", "_max_value", "_store")
+    __slots__ = ("__weakref__",)
 
-    def __init__(self, store: Store, keyspace: int = 0) -> None:
-        """Use marram.open()."""
-        self._store = store
-        self._keyspace = keyspace
-        self._max_key = store.options.max_key_bytes
-        self._max_value = store.options.max_value_bytes
-
-    # -- points ----------------------------------------------------------------------------------
-
-    @overload
-    def get(self, key: bytes) -> bytes | None: ...
-    @overload
-    def get(self, key: bytes, default: T) -> bytes | T: ...
-    def get(self, key: bytes, default: Any = None) -> Any:
-        """The value of `key`, or `default` where there is none.
-
-        Raises InvalidType for a key that is not bytes; WrongType for a value that is no string.
-        """
-        if key.__class__ is not bytes:
-            key = to_bytes(key, "key")
-        store = self._store
-        commit = store.commit
-        committed = commit.committed
-        held = store.engine.spaces[self._keyspace].get(key)
-        if commit.last != committed:
-            held = self._settled(key, held, committed)
-        if held.__class__ is bytes:
-            return held
-        return default if held is None else self._unwrap(key, held, default)
-
-    def put(self, key: bytes, value: bytes, ttl: float | None = None) -> None:
-        """Set `key` to `value`; ttl: seconds until it stops existing, or None for never.
-
-        Raises InvalidType, InvalidArgument, StoreFull (nothing changed), OutcomeUnknown.
-        """
-        key = check_key(key, self._max_key)
-        value = check_value(value, self._max_value)
-        store = self._store
-        if ttl is None:
-            store.wait(store.append_put(self._keyspace, key, value))
-        else:
-            deadline_ms = store.now_ms() + check_seconds(ttl, "ttl")
-            store.wait(store.append([put(self._keyspace, key, value, deadline_ms)]))
-
-    def delete(self, key: bytes) -> bool:
-        """Remove `key`; returns whether it was there."""
-        key = check_key(key, self._max_key)
-        store = self._store
-        with store.lock:
-            store.check_open()
-            if self._live(key) is None:
-                sequence = store.settles_at(key)
-                found = False
-            else:
-                sequence = store.append_locked([delete(self._keyspace, key)])
-                found = True
-        store.wait(sequence)
-        return found
+    # -- points: get(), put() and delete() are Points' -------------------------------------------
 
     def compare_and_set(self, key: bytes, expected: bytes | None, new: bytes | None) -> bool:
         """Set `key` to `new` if it holds `expected`; returns whether it did.
@@ -164,8 +106,8 @@ class DB(MutableMapping[bytes, bytes]):
         key = check_key(key, self._max_key)
         store = self._store
         committed = store.commit.committed
-        held = store.engine.spaces[self._keyspace].get(key)
-        held = self._settled(key, held, committed)
+        held = newest(store.appender, self._keyspace, key)
+        held = settled(store, self._keyspace, key, held, committed)
         now_ms = store.now_ms()
         if held is None or is_expired(held, now_ms):
             raise NotFound(repr(key))
@@ -217,18 +159,19 @@ class DB(MutableMapping[bytes, bytes]):
 
         Each is what get() would return; together they are one snapshot only within snapshot().
         """
-        wanted = [key if key.__class__ is bytes else to_bytes(key, "key") for key in keys]
+        wanted = [key if type(key) is bytes else to_bytes(key, "key") for key in keys]
         store = self._store
         committed = store.commit.committed
         found = store.engine.spaces[self._keyspace].get_many(wanted)
         if store.commit.last != committed:
             found = [
-                self._settled(key, held, committed) for key, held in zip(wanted, found, strict=True)
+                settled(store, self._keyspace, key, held, committed)
+                for key, held in zip(wanted, found, strict=True)
             ]
         if _STRINGS.issuperset(map(type, found)):
             return found  # type: ignore[return-value]
         return [
-            held if held.__class__ is bytes or held is None else self._unwrap(key, held, None)
+            held if type(held) is bytes or held is None else self._unwrap(key, held, None)
             for key, held in zip(wanted, found, strict=True)
         ]
 
@@ -245,8 +188,8 @@ class DB(MutableMapping[bytes, bytes]):
         limit: int | None = None,
     ) -> Iterator[tuple[bytes, bytes]]:
         """The pairs with start <= key < stop and the prefix, in key order, at one position (D3)."""
-        for rows in self.scan_chunks(prefix, start, stop, reverse, limit):
-            yield from rows
+        # In C from here on: a generator would cost 0.1 us a pair.
+        return chain.from_iterable(self.scan_chunks(prefix, start, stop, reverse, limit))
 
     def scan_chunks(
         self,
@@ -457,41 +400,12 @@ class DB(MutableMapping[bytes, bytes]):
 
     # -- private ---------------------------------------------------------------------------------
 
-    def _settled(self, key: bytes, held: Stored | None, committed: int) -> Stored | None:
-        """What a key holds, once no crash can undo it (D2).
-
-        held: what was read without the lock; committed: commit.committed from before that.
-        """
-        store = self._store
-        if store.commit.stepwise > committed:
-            # It may be from between two steps of a batch (commit.py C6), which never was a state.
-            with store.lock:
-                held = store.engine.spaces[self._keyspace].get(key)
-                position = store.settles_at(key)
-        else:
-            position = store.settles_at(key)
-        store.wait(position)
-        return held
-
-    def _unwrap(self, key: bytes, held: Stored, default: Any) -> Any:
-        if not is_expired(held, self._store.now_ms()):
-            return string_of(held)
-        # Seen as gone, it must stay gone: so its end goes into the log. A store that takes no
-        # writes just hides it.
-        with suppress(StoreFull, StoreFailed):
-            self._store.wait(self._store.expire_key(self._keyspace, key))
-        return default
-
-    def _live(self, key: bytes) -> Stored | None:
-        held = self._store.engine.spaces[self._keyspace].get(key)
-        return None if held is None or is_expired(held, self._store.now_ms()) else held
-
     def _modify(self, key: bytes, change: Callable[[Stored | None], list[Change] | None]) -> bool:
         """Read, decide and write as one step; `change` returns None to leave things as they are."""
         store = self._store
         with store.lock:
             store.check_open()
-            changes = change(self._live(key))
+            changes = change(live(store, self._keyspace, key))
             if changes:
                 sequence = store.append_locked(changes)
             else:
