@@ -49,7 +49,7 @@ cdef class Node:
     cdef bint _check_values
     cdef object _context
     cdef object _now_ms
-    cdef object _append
+    cdef public object _append
     cdef object _append_put
     cdef bint _time_all
     cdef readonly bint _guarded

@@ -42,6 +42,8 @@ class Options:
         0 for no limit.
     compression: "none", "zlib" or "zstd", for the blocks of checkpoints and tables. "zstd" needs
         Python 3.14, or the package backports.zstd, wherever the store is opened.
+    mapped_log: with durability "interval" and "none", write the log through memory mapped to its
+        file, where the file system is one that is safe for it (ext4, xfs, tmpfs); else by a call.
     memory_limit: bytes, 0 for none. For the memory engine: of keys and values (with their overhead,
         estimated) above which writes that add data are refused. For the lsm engine: the one budget
         that memtables, block cache and open tables share; by default 512 MiB.
@@ -66,6 +68,7 @@ class Options:
     replica_log_bytes: int = 0
     replica_log_age_s: int = 0
     compression: str = "none"
+    mapped_log: bool = True
     memory_limit: int = 0
     memtable_bytes: int = 0
     filter_bits_per_key: int = 10
