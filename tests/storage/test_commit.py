@@ -1,4 +1,4 @@
-"""storage/commit.py: groups, what is settled, and what happens after a failure (C1 .. C5)."""
+"""storage/commit.py: groups, what is settled, and what happens after a failure (C1 .. C9)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from marram.coding.batch import encode_put
+from marram.coding.checksum import crc32
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import OutcomeUnknown, StoreFailed
@@ -18,13 +19,16 @@ from marram.storage.log.format import LogHeader
 from marram.storage.log.writer import LogWriter
 
 
-def make_queue(env: MemoryEnv | None = None, *, sync_each: bool = True) -> CommitQueue:
+def make_queue(
+    env: MemoryEnv | None = None, *, sync_each: bool = True, sync_within_ns: int = 0
+) -> CommitQueue:
     env = env or MemoryEnv()
     env.make_dir("/db")
     log = LogWriter.create(env, "/db", LogHeader(bytes(16), 0, 0, 0, 1), 0)
     return CommitQueue(
-        log, 0, 1, sync_each=sync_each, now_ms=env.wall_ms, monotonic_ns=env.monotonic_ns
-    )
+        log, 0, 1, sync_each=sync_each, sync_within_ns=sync_within_ns, now_ms=env.wall_ms,
+        monotonic_ns=env.monotonic_ns,
+    )  # fmt: skip
 
 
 def append(queue: CommitQueue, key: bytes) -> int:
@@ -116,8 +120,8 @@ def through(queue: CommitQueue, key: bytes) -> bool:
         return True
 
 
-def mapped_queue(env: MemoryEnv) -> CommitQueue:
-    queue = make_queue(env, sync_each=False)
+def mapped_queue(env: MemoryEnv, sync_within_ns: int = 0) -> CommitQueue:
+    queue = make_queue(env, sync_each=False, sync_within_ns=sync_within_ns)
     queue.log.is_mapped = True
     queue.wait(append(queue, b"first"))  # the log has a window from here on
     return queue
@@ -131,11 +135,16 @@ def test_c2_a_batch_entered_through_is_in_the_log_before_it_is_committed() -> No
     assert (queue.last, queue.committed, queue.settles_at(b"a")) == (2, 2, 0)
     assert queue.log.end > logged
     assert b"a" in env.contents("/db/logfile.0")[logged : queue.log.end]
+    chain = crc32(encode_put(0, b"a", b"v"), crc32(encode_put(0, b"first", b"v")))
+    assert queue.point == (0, queue.log.end, 2, 1, chain)
+    assert queue.durable == 2
     queue.wait(append(queue, b"b"))  # and the numbers go on
     assert queue.committed == 3
 
 
-@pytest.mark.parametrize("why", ["open", "writing", "taken", "failed", "synced", "no window"])
+@pytest.mark.parametrize(
+    "why", ["open", "writing", "taken", "failed", "synced", "no window", "bound"]
+)
 def test_c3_no_batch_is_entered_through_past_another(why: str) -> None:
     queue = mapped_queue(MemoryEnv())
     if why in ("open", "writing"):
@@ -150,9 +159,29 @@ def test_c3_no_batch_is_entered_through_past_another(why: str) -> None:
         queue.sync_each = True
     if why == "no window":
         queue.log.close()
+    if why == "bound":
+        queue.set_bound(1)
     before = (queue.last, queue.committed, queue.log.end)
     assert not through(queue, b"a")
     assert (queue.last, queue.committed, queue.log.end) == before
+
+
+def test_c8_what_is_not_synced_was_written_within_the_limit() -> None:
+    env = MemoryEnv()
+    queue = mapped_queue(env, 100 * 10**6)
+    env.advance(100)
+    assert through(queue, b"a"), "the limit is not past"
+    queue.wait(append(queue, b"b"))
+    assert queue.log.synced < queue.log.end
+    env.advance(1)
+    assert not through(queue, b"c")
+    assert queue.must_sync
+    queue.wait(append(queue, b"c"))
+    assert queue.log.synced == queue.log.end
+    assert through(queue, b"d"), "and it counts anew from that sync"
+    env.advance(101)
+    queue.note_sync(env.monotonic_ns() - 50)  # another thread's ended, that began before
+    assert through(queue, b"e")
 
 
 def test_c5_a_store_that_fails_latches() -> None:
@@ -181,7 +210,7 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
-def test_c7_an_interrupt_between_taking_and_writing_a_group_leaves_nobody_waiting() -> None:
+def test_c9_an_interrupt_between_taking_and_writing_a_group_leaves_nobody_waiting() -> None:
     queue = make_queue()
     first, second = append(queue, b"a"), append(queue, b"b")
     queue.lock = lock = Interrupting(queue.lock)
@@ -194,7 +223,7 @@ def test_c7_an_interrupt_between_taking_and_writing_a_group_leaves_nobody_waitin
         queue.take_log()
 
 
-def test_c7_an_interrupted_sleeper_is_waited_for_by_nobody() -> None:
+def test_c9_an_interrupted_sleeper_is_waited_for_by_nobody() -> None:
     """The main thread and two others sleep; it is interrupted, and they are woken all the same."""
     env = MemoryEnv()
     queue = make_queue(env)
@@ -232,6 +261,77 @@ def test_c7_an_interrupted_sleeper_is_waited_for_by_nobody() -> None:
         queue.wait(position)
     helper.join(20)
     assert queue.committed == position
+
+
+def test_c9_who_waits_for_replicas_is_not_handed_the_log() -> None:
+    env = MemoryEnv()
+    queue = make_queue(env)
+    queue.set_bound(0)
+    held = append(queue, b"held")
+    waiting = threading.Thread(target=queue.wait, args=(held,))
+    waiting.start()
+    while not queue._sleepers or queue.durable < held:
+        os.sched_yield()
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(operation: str, path: str) -> None:
+        if operation == "sync_data":
+            entered.set()
+            assert release.wait(10)
+
+    env.on_call = hold
+    local = {"locally": True}
+    leader = threading.Thread(target=queue.wait, args=(append(queue, b"a"),), kwargs=local)
+    leader.start()
+    assert entered.wait(10)
+    follower = threading.Thread(target=queue.wait, args=(append(queue, b"b"),), kwargs=local)
+    follower.start()
+    while len(queue._sleepers) < 2:  # the one for replicas came first
+        os.sched_yield()
+    release.set()
+    leader.join(10)
+    follower.join(10)
+    assert (queue.durable, queue.committed, len(queue._sleepers)) == (3, 0, 1)
+    queue.set_bound(held)
+    waiting.join(10)
+    assert (queue.committed, queue._sleepers) == (held, [])
+
+
+def test_c9_who_gives_up_is_waited_for_by_nobody() -> None:
+    env = MemoryEnv()
+    queue = make_queue(env)
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(operation: str, path: str) -> None:
+        if operation == "sync_data":
+            entered.set()
+            assert release.wait(10)
+
+    env.on_call = hold
+    leader = threading.Thread(target=queue.wait, args=(append(queue, b"a"),))
+    leader.start()
+    assert entered.wait(10)
+    position = append(queue, b"b")
+    failed: list[BaseException] = []
+
+    def give_up() -> None:
+        try:
+            queue.wait(position, 0)
+        except OutcomeUnknown as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=give_up)
+    thread.start()
+    thread.join(10)
+    follower = threading.Thread(target=queue.wait, args=(position,))
+    follower.start()
+    while len(queue._sleepers) < 1:
+        os.sched_yield()
+    release.set()
+    for thread in (leader, follower):
+        thread.join(10)
+    assert len(failed) == 1
+    assert (queue.committed, queue._sleepers) == (position, [])
 
 
 def test_many_threads_share_groups_and_all_return() -> None:

@@ -18,6 +18,8 @@ cdef class Group:
     @cython.locals(commit=CommitQueue, log=LogWriter)
     cpdef write(self)
 
+    cdef _sync(self, LogWriter log, CommitQueue commit, int64_t started_ns)
+
 
 @cython.final
 cdef class Turn:
@@ -40,10 +42,11 @@ cdef class CommitQueue:
     cdef public int64_t stepwise
     cdef public int64_t groups
     cdef public bint sync_each
+    cdef public int64_t sync_within_ns
+    cdef public int64_t synced_ns
     cdef public object now_ms
     cdef public object monotonic_ns
     cdef public object failure
-    cdef public object on_idle
     cdef public object sync_times
     cdef Group _open
     cdef Group _writing
@@ -51,6 +54,8 @@ cdef class CommitQueue:
     cdef object _held
     cdef object _taker
     cdef readonly list _sleepers
+
+    cpdef note_sync(self, int64_t began_ns)
 
     cpdef bint reserve(self, Py_ssize_t size_bytes) except -1
 

@@ -18,7 +18,9 @@ C6  a batch that shows a state in between to a reader without the lock, because 
 C5  after a failed write or sync nothing ever becomes durable again (P4).
 C7  a group of a replica holds the frames that its primary wrote, each with its own epoch and time;
     batches of differing epochs never share a frame.
-C8  whoever waits is woken by what it waits for; and where that leaves batches, the log is handed to
+C8  where syncs come now and then only, what is acknowledged and not synced was written within
+    sync_within_ns, first to last: who comes later syncs before it is acknowledged.
+C9  whoever waits is woken by what it waits for; and where that leaves batches, the log is handed to
     one of those who wait for them. Whoever is interrupted, while it waits, while it writes, or when
     it was just handed the log, passes it on.
 
@@ -88,9 +90,14 @@ class Group:
             log.write(self.batches, self.first, commit.epoch, commit.now_ms())
         else:
             self._write_runs(log, self.runs)
-        if commit.sync_each:
-            log.sync()
-            commit.sync_times.record(commit.monotonic_ns() - started)
+        if commit.must_sync:
+            self._sync(log, commit, started)
+
+    def _sync(self, log: LogWriter, commit: CommitQueue, started_ns: int) -> None:
+        before_ns = commit.monotonic_ns()
+        log.sync()
+        commit.note_sync(before_ns)
+        commit.sync_times.record(commit.monotonic_ns() - started_ns)
 
     def _write_runs(self, log: LogWriter, runs: list[Run]) -> None:
         """Write a primary's frames, and what was appended behind them (C7)."""
@@ -146,8 +153,8 @@ class CommitQueue:
 
     __slots__ = (
         "_bound", "_held", "_open", "_sleepers", "_taker", "_writing", "committed", "durable",
-        "epoch", "failure", "groups", "last", "lock", "log", "monotonic_ns", "now_ms", "on_idle",
-        "point", "stepwise", "sync_each", "sync_times",
+        "epoch", "failure", "groups", "last", "lock", "log", "monotonic_ns", "now_ms",
+        "point", "stepwise", "sync_each", "sync_times", "sync_within_ns", "synced_ns",
     )  # fmt: skip
 
     def __init__(
@@ -157,6 +164,7 @@ class CommitQueue:
         epoch: int,
         *,
         sync_each: bool,
+        sync_within_ns: int = 0,
         now_ms: Callable[[], int],
         monotonic_ns: Callable[[], int],
     ) -> None:
@@ -170,10 +178,11 @@ class CommitQueue:
         self.epoch = epoch
         self.stepwise = 0
         self.sync_each = sync_each
+        self.sync_within_ns = sync_within_ns  # 0 for no limit
+        self.synced_ns = monotonic_ns()  # when the last sync began that ended well
         self.now_ms = now_ms
         self.monotonic_ns = monotonic_ns
         self.failure: BaseException | None = None
-        self.on_idle: Callable[[], None] | None = None
         self.groups = 0
         self.sync_times = SyncTimes()
         self._open = Group(self, last + 1)
@@ -240,7 +249,7 @@ class CommitQueue:
         it needs no mark (C4). A failure latches.
         """
         if (
-            self.sync_each
+            self.must_sync
             or self._bound is not None
             or self._taker is not None
             or self.failure is not None
@@ -295,6 +304,19 @@ class CommitQueue:
                     pieces += group.batches
                     epoch = self.epoch
         return self.point, pieces, epoch
+
+    # -- syncs -----------------------------------------------------------------------------------
+
+    @property
+    def must_sync(self) -> bool:
+        """Whether what is written next has to be synced before it is acknowledged (C8)."""
+        return self.sync_each or (
+            self.sync_within_ns > 0 and self.monotonic_ns() - self.synced_ns > self.sync_within_ns
+        )
+
+    def note_sync(self, began_ns: int) -> None:
+        """The log was synced, beginning then."""
+        self.synced_ns = max(self.synced_ns, began_ns)
 
     # -- what is settled: no lock ----------------------------------------------------------------
 
@@ -434,8 +456,6 @@ class CommitQueue:
                 self.log = log
             self._taker = None
             self._wake()
-        if self.on_idle is not None:
-            self.on_idle()
 
     def restart(
         self, log: LogWriter, sequence: int, epoch: int, *, is_committed: bool = True
@@ -585,7 +605,7 @@ class CommitQueue:
         turn.gate = None
 
     def _wake(self) -> None:
-        """Wake whoever got what it waits for, and hand the log to one who waits for more (C8).
+        """Wake whoever got what it waits for, and hand the log to one who waits for more (C9).
 
         That one is woken last. So those who were served may append again before it takes the
         group: 16 threads then share one sync, and not two by turns.
@@ -621,7 +641,7 @@ class CommitQueue:
         return leader
 
     def _abandon(self, turn: Turn, error: BaseException) -> None:
-        """End a turn that an error ended, wherever it was, so that nobody waits for it (C8)."""
+        """End a turn that an error ended, wherever it was, so that nobody waits for it (C9)."""
         with self.lock:
             if self._taker is turn:
                 self._taker = None

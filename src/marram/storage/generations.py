@@ -400,7 +400,9 @@ class Generations:
     # -- private: syncing ------------------------------------------------------------------------
 
     def _sync_now_and_then(self) -> None:
-        while not self._stop.wait(self._options.interval_ms / 1000):
+        # Twice an interval: so what is not synced is younger than one, if a sync takes less than
+        # half of one. Where it takes longer, writers are held up (commit.py C8).
+        while not self._stop.wait(self._options.interval_ms / 2000):
             if self._commit.failure is not None:
                 return
             with contextlib.suppress(OSError):  # latched by _sync_file
@@ -411,11 +413,14 @@ class Generations:
         with self._sync_lock:
             if log is not self._commit.log:
                 return  # switched meanwhile, which synced it
+            began_ns = self._env.monotonic_ns()
             try:
-                log.sync()
+                if log.synced < log.end:
+                    log.sync()
             except OSError as error:
                 self._commit.fail(error)
                 raise
+            self._commit.note_sync(began_ns)
 
     def _finish_log(self) -> CloseNote:
         """End the log for a clean close. Raises StoreFailed."""

@@ -29,7 +29,8 @@ class Options:
     engine: where the map lives: "memory", or "lsm", which keeps it in sorted tables on disk; None
         for whichever an existing store has, and "memory" for a new one.
     durability: when a write is acknowledged. "sync": after its log frame is on disk; "interval":
-        after it is with the operating system, which is told to write it out every interval_ms;
+        after it is with the operating system, and what that has not written out yet was written
+        within interval_ms: where the disk takes longer, writers wait;
         "none": after it is with the operating system. All three survive the death of the process.
     interval_ms: for durability "interval", milliseconds, >= 1.
     create: make the store where the directory holds none.
@@ -104,6 +105,11 @@ class Options:
             raise InvalidArgument("max_key_bytes must be at most 16777216")
         if self.max_value_bytes >= 2**32 - 32 * MIB:
             raise InvalidArgument("max_value_bytes must be below 4 GiB")
+
+    @property
+    def sync_within_ns(self) -> int:
+        """Within what time all that is not synced was written; 0 where that is not bounded."""
+        return self.interval_ms * 1_000_000 if self.durability == "interval" else 0
 
 
 def options_from(values: dict[str, Any]) -> Options:

@@ -77,6 +77,7 @@ class Store:
             recovered.last_sequence,
             recovered.epoch,
             sync_each=options.durability == "sync",
+            sync_within_ns=options.sync_within_ns,
             now_ms=self.clock.now_ms,
             monotonic_ns=env.monotonic_ns,
         )
