@@ -264,13 +264,27 @@ def test_a_handle_is_not_pickled(tmp_path):
     run(main)
 
 
+class Pressed:
+    """An engine that is as late as it is told."""
+
+    def __init__(self, inner: Any, pressure: list[float]) -> None:
+        self._inner = inner
+        self._pressure = pressure
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def throttle(self) -> float:
+        return self._pressure.pop() if self._pressure else 0.0
+
+
 def test_a_writer_waits_for_the_engine_and_the_loop_goes_on(tmp_path: Path) -> None:
     async def work() -> None:
         async with marram.open_async(tmp_path / "d") as db:
             store = db._store
             assert store.holds_back is False
             pressure = [1.0, 1.0, 1.0]
-            store.engine.throttle = lambda: pressure.pop() if pressure else 0.0  # type: ignore[method-assign]
+            store.engine = Pressed(store.engine, pressure)  # type: ignore[assignment]
             turns = 0
 
             async def others() -> None:

@@ -130,7 +130,17 @@ class History:
 
     def _put(self) -> None:
         key, value = self.random.choice(KEYS), self._value()
-        self._commit([put(0, key, value)], {**self.states[-1], (0, key): (value, 0)})
+        state = {**self.states[-1], (0, key): (value, 0)}
+        if self.random.random() < 0.5:
+            self._commit([put(0, key, value)], state)
+            return
+        assert self.db is not None
+        self.states.append(state)
+        sequence = len(self.states) - 1
+        self.db.put(key, value)  # may commit it in one step (commit.py, enter_through)
+        self.acknowledged = sequence
+        if self.db.store.options.durability == "sync":
+            self.synced = sequence
 
     def _big(self) -> None:
         key, value = self.random.choice(KEYS), self.random.randbytes(70_000)

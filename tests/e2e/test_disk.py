@@ -158,7 +158,7 @@ def test_p1_acknowledged_writes_survive_a_power_cut_on_ext4(
 def test_durability_interval_loses_at_most_its_interval_to_a_power_cut(
     ext4: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    interval_s, slack_s = 0.1, 0.15  # the slack is for this machine's scheduling, not marram's
+    interval_s, slack_s = 0.1, 0.05  # the slack: between a put's own clock and this one
     db = marram.open(ext4 / "db", durability="interval", interval_ms=int(interval_s * 1000))
     acknowledged: list[float] = []
     end = time.monotonic() + 1.2
@@ -166,7 +166,6 @@ def test_durability_interval_loses_at_most_its_interval_to_a_power_cut(
         db.put(b"%08d" % len(acknowledged), b"v" * 100)
         acknowledged.append(time.monotonic())
     _cut_power(ext4)
-    cut = time.monotonic()
     with contextlib.suppress(StoreFailed):  # it cannot sync any more, and says so
         db.close()
     _umount(ext4)
@@ -175,5 +174,6 @@ def test_durability_interval_loses_at_most_its_interval_to_a_power_cut(
     with marram.open(ext4 / "db") as again:
         kept = len(again)
         assert list(again) == [b"%08d" % n for n in range(kept)], "a prefix"
-    due = sum(at < cut - interval_s - slack_s for at in acknowledged)
-    assert kept >= due > 100, f"kept {kept}, {due} were older than the interval"
+    lost = acknowledged[kept:]
+    assert kept > 100
+    assert not lost or lost[-1] - lost[0] <= interval_s + slack_s, f"{len(lost)} lost"

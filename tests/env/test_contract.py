@@ -85,6 +85,30 @@ def test_allocate_grows_with_zeros_and_keeps_what_is_there(env: Env, root: str) 
     assert file.size() == 5002
 
 
+def test_what_is_stored_in_a_window_is_written(env: Env, root: str) -> None:
+    file = env.open(f"{root}/f", write=True, create=True)
+    file.write(b"head", 0)
+    file.allocate(4, 60_000)
+    window = file.window(5_001, 20_000)
+    if window is None:
+        pytest.skip("the file system is none that writes in place")
+    window[0:5] = b"first"
+    window[19_996:20_000] = bytearray(b"last")
+    expected = bytearray(60_004)
+    expected[:4] = b"head"
+    expected[5_001:5_006] = b"first"
+    expected[24_997:25_001] = b"last"
+    assert file.read(70_000, 0) == expected
+    with pytest.raises(ValueError):
+        window[0:3] = b"four"
+    file.sync_data()
+    file.close()
+    window[7:8] = b"x"  # it outlives the file's closing
+    window.release()
+    expected[5_008:5_009] = b"x"
+    assert content(env, f"{root}/f") == expected
+
+
 def test_truncate_cuts_and_what_comes_back_is_zeros(env: Env, root: str) -> None:
     file = env.open(f"{root}/f", write=True, create=True)
     file.write(b"abcdef", 0)

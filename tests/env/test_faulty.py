@@ -78,6 +78,7 @@ CALLS: dict[str, Callable[[Env], object]] = {
     "size": lambda env: log(env).size(),
     "write": lambda env: log(env).write(b"new", 0),
     "allocate": lambda env: log(env).allocate(0, 100),
+    "window": lambda env: zeros(env).window(0, 100),
     "truncate": lambda env: log(env).truncate(0),
     "sync_data": lambda env: log(env).sync_data(),
     "sync": lambda env: log(env).sync(),
@@ -87,6 +88,11 @@ CALLS: dict[str, Callable[[Env], object]] = {
 
 def log(env: Env):  # type: ignore[no-untyped-def]
     return env.open("/d/logfile.1", write=True)
+
+
+def zeros(env):  # type: ignore[no-untyped-def]
+    env.inner.put_file("/d/zeros", bytes(100))
+    return env.open("/d/zeros", write=True)
 
 
 def test_every_operation_is_called_here() -> None:
@@ -103,6 +109,18 @@ def test_f2_a_failed_call_never_reached_the_disk(disk: MemoryEnv, operation: str
     assert disk.total_calls == 0
     assert disk.contents("/d/logfile.1") == b"old"
     CALLS[operation](env)  # the next one succeeds
+
+
+def test_f2_a_store_into_a_window_fails_as_a_write_does(disk: MemoryEnv) -> None:
+    env = FaultyEnv(disk, Fault("write", "*/zeros", nth=2), Fault("write", nth=3, short=2))
+    window = zeros(env).window(50, 50)
+    window[0:3] = b"one"
+    with pytest.raises(OSError):
+        window[3:6] = b"two"
+    with pytest.raises(OSError):
+        window[6:9] = b"six"
+    window[9:12] = b"end"
+    assert disk.contents("/d/zeros")[50:62] == b"one\0\0\0si\0end"
 
 
 def test_f2_a_short_write_leaves_its_prefix(disk: MemoryEnv) -> None:

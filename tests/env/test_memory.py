@@ -98,6 +98,26 @@ def test_m2_a_block_written_twice_comes_back_new_or_durable() -> None:
     assert outcomes(env, "/d/f") == {b"durable", b"current"}
 
 
+def test_m2_what_is_stored_in_a_window_survives_by_blocks() -> None:
+    env = make("f", content=bytes(4 * BLOCK))
+    window = env.open("/d/f", write=True).window(BLOCK, 2 * BLOCK)
+    assert window is not None
+    window[BLOCK - 3 : BLOCK + 3] = b"torned"
+    torn = [b"\0\0\0\0\0\0", b"tor\0\0\0", b"\0\0\0ned", b"torned"]
+    at = 2 * BLOCK - 3
+    assert {(data or b"")[at : at + 6] for data in outcomes(env, "/d/f")} == set(torn)
+
+
+def test_a_store_beyond_the_end_of_a_file_that_was_cut_is_told() -> None:
+    env = make("f", content=bytes(100))
+    file = env.open("/d/f", write=True)
+    window = file.window(0, 100)
+    assert window is not None
+    file.truncate(50)
+    with pytest.raises(AssertionError, match="SIGBUS"):
+        window[48:52] = b"text"
+
+
 def test_m3_a_lost_append_leaves_the_old_length_or_zeros_before_a_surviving_block() -> None:
     env = make("f", content=b"")
     env.open("/d/f", write=True).write(b"x" * (2 * BLOCK + 10), 0)
@@ -430,7 +450,10 @@ def test_on_call_is_told_before_each_change_and_durable_call() -> None:
     file = env.open("/d/f", write=True, create=True)
     env.open("/d/f", write=True, create=True).read(1, file.size())
     file.write(b"x", 0)
-    file.allocate(0, 10)
+    file.allocate(1, 10)
+    window = file.window(1, 9)
+    assert window is not None
+    window[0:1] = b"y"
     file.truncate(5)
     file.sync_data()
     file.sync()
@@ -444,6 +467,7 @@ def test_on_call_is_told_before_each_change_and_durable_call() -> None:
         ("create", "/d/f"),
         ("write", "/d/f"),
         ("allocate", "/d/f"),
+        ("write", "/d/f"),
         ("truncate", "/d/f"),
         ("sync_data", "/d/f"),
         ("sync", "/d/f"),
@@ -455,7 +479,7 @@ def test_on_call_is_told_before_each_change_and_durable_call() -> None:
     assert env.total_calls == len(seen)
     assert seen[0][2] == []
     assert seen[2][2] == ["/d", "/d/e"]
-    assert seen[8][2] == ["/d", "/d/e", "/d/f"]
+    assert seen[9][2] == ["/d", "/d/e", "/d/f"]
 
 
 def test_on_call_can_stop_a_call_and_take_clones() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import json
+import mmap
 import os
 import signal
 import socket
@@ -22,7 +23,7 @@ from typing import Any
 import pytest
 
 import marram
-from marram.env import PosixEnv, posix_env
+from marram.env import PosixEnv, posix, posix_env
 from marram.env.api import Child
 
 ENV = PosixEnv()
@@ -181,6 +182,56 @@ def test_allocate_by_zeros_on_a_full_disk_changes_nothing(
         file.allocate(0, 200_000)
     assert caught.value.errno == errno.ENOSPC
     assert file.read(300_000, 0) == b"kept"
+
+
+def test_a_window_is_refused_where_writing_in_place_is_not_certain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not posix._writes_in_place(os.makedev(0, 0xFFFF))  # mounted nowhere
+    monkeypatch.setattr(posix, "_writes_in_place", lambda device: False)
+    file = ENV.open(f"{tmp_path}/f", write=True, create=True)
+    file.allocate(0, 8192)
+    assert file.window(0, 8192) is None
+
+
+def test_a_window_that_cannot_be_written_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posix, "_writes_in_place", lambda device: True)
+    file = ENV.open(f"{tmp_path}/f", write=True, create=True)
+    file.allocate(0, 8192)
+    monkeypatch.setattr(os, "pwrite", raising(errno.EIO))
+    with pytest.raises(OSError) as caught:
+        file.window(0, 8192)
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_window_that_cannot_be_mapped_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posix, "_writes_in_place", lambda device: True)
+    file = ENV.open(f"{tmp_path}/f", write=True, create=True)
+    file.allocate(0, 8192)
+    monkeypatch.setattr(mmap, "mmap", lambda *args, **kwargs: raising(errno.ENOMEM)())
+    assert file.window(0, 8192) is None
+
+
+def test_what_is_stored_in_a_window_survives_the_process(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from marram.env import PosixEnv
+file = PosixEnv().open(sys.argv[1], write=True, create=True)
+file.allocate(0, 8192)
+window = file.window(100, 8000)
+if window is not None:
+    window[0:6] = b"stored"
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code, f"{tmp_path}/f"], check=False)
+    if done.returncode == 0:
+        pytest.skip("the file system is none that writes in place")
+    assert done.returncode == -signal.SIGKILL
+    assert ENV.open(f"{tmp_path}/f").read(106, 0) == bytes(100) + b"stored"
 
 
 def raising(code: int):  # type: ignore[no-untyped-def]

@@ -13,6 +13,8 @@ import pytest
 from marram.coding.batch import put
 from marram.env import posix_env
 from marram.env.faulty import Fault, FaultyEnv
+from marram.env.memory import MemoryEnv
+from marram.env.posix import PosixFile
 from marram.errors import OutcomeUnknown
 from marram.server.commit import Committer, Waiter
 from marram.storage.options import Options
@@ -92,12 +94,14 @@ def test_without_a_sync_a_group_is_written_by_the_loop(tmp_path: Path, durabilit
 def test_m3_a_client_alone_is_synced_on_the_loop_and_two_are_not(tmp_path: Path) -> None:
     threads: list[str] = []
 
+    env = MemoryEnv(threads=True)
+
+    def note(operation: str, path: str) -> None:
+        if operation == "sync_data":
+            threads.append(threading.current_thread().name)
+
     async def scenario(store: Store, committer: Committer) -> None:
-        inner = store.commit.log.sync
-        store.commit.log.sync = lambda: (  # type: ignore[method-assign]
-            threads.append(threading.current_thread().name),
-            inner(),
-        )[1]
+        env.on_call = note
 
         async def turn(client: object) -> str:
             committer.note(client)
@@ -114,7 +118,7 @@ def test_m3_a_client_alone_is_synced_on_the_loop_and_two_are_not(tmp_path: Path)
         assert "marram-commit" in await turn(two)
         assert "marram-commit" in await turn(one)
 
-    on_a_store(tmp_path, scenario)
+    on_a_store(tmp_path, scenario, env)
 
 
 def test_what_arrives_during_a_sync_shares_the_next_group(tmp_path: Path) -> None:
@@ -257,20 +261,25 @@ def test_who_is_given_up_is_told_and_the_others_wait_on(tmp_path: Path) -> None:
     on_a_store(tmp_path, scenario)
 
 
-def test_a_stream_is_never_synced_on_the_loop(tmp_path: Path) -> None:
+def test_a_stream_is_never_synced_on_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads: set[str] = set()
 
     async def scenario(store: Store, committer: Committer) -> None:
-        inner = store.commit.log.sync
-        store.commit.log.sync = lambda: (  # type: ignore[method-assign]
-            threads.add(threading.current_thread().name),
-            inner(),
-        )[1]
+        sync_data = PosixFile.sync_data
+
+        def noted(file: PosixFile) -> None:
+            threads.add(threading.current_thread().name)
+            sync_data(file)
+
+        monkeypatch.setattr(PosixFile, "sync_data", noted)
         for _ in range(20):
             committer.note_stream()
             position = write(store)
             committer.wake()
             await committer.wait(position)
+        assert threads
         assert all("marram-commit" in name for name in threads)
 
     on_a_store(tmp_path, scenario)

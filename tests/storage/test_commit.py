@@ -1,12 +1,17 @@
-"""storage/commit.py: groups, what is settled, and what happens after a failure (C1 .. C5)."""
+"""storage/commit.py: groups, what is settled, and what happens after a failure (C1 .. C9)."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+from typing import Any
 
 import pytest
 
 from marram.coding.batch import encode_put
+from marram.coding.checksum import crc32
+from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import OutcomeUnknown, StoreFailed
 from marram.storage.commit import CommitQueue, SyncTimes
@@ -14,11 +19,16 @@ from marram.storage.log.format import LogHeader
 from marram.storage.log.writer import LogWriter
 
 
-def make_queue() -> CommitQueue:
-    env = MemoryEnv()
+def make_queue(
+    env: MemoryEnv | None = None, *, sync_each: bool = True, sync_within_ns: int = 0
+) -> CommitQueue:
+    env = env or MemoryEnv()
     env.make_dir("/db")
     log = LogWriter.create(env, "/db", LogHeader(bytes(16), 0, 0, 0, 1), 0)
-    return CommitQueue(log, 0, 1, sync_each=True, now_ms=env.wall_ms, monotonic_ns=env.monotonic_ns)
+    return CommitQueue(
+        log, 0, 1, sync_each=sync_each, sync_within_ns=sync_within_ns, now_ms=env.wall_ms,
+        monotonic_ns=env.monotonic_ns,
+    )  # fmt: skip
 
 
 def append(queue: CommitQueue, key: bytes) -> int:
@@ -99,6 +109,231 @@ def test_c5_after_a_failure_nothing_is_committed_any_more() -> None:
         queue.take_log()
 
 
+def through(queue: CommitQueue, key: bytes) -> bool:
+    """Append by enter_through(); whether it took the batch."""
+    with queue.lock:
+        batch = encode_put(0, key, b"v")
+        queue.reserve(len(batch))
+        if not queue.enter_through(batch):
+            return False
+        queue.settle_through()
+        return True
+
+
+def mapped_queue(env: MemoryEnv, sync_within_ns: int = 0) -> CommitQueue:
+    queue = make_queue(env, sync_each=False, sync_within_ns=sync_within_ns)
+    queue.log.is_mapped = True
+    queue.wait(append(queue, b"first"))  # the log has a window from here on
+    return queue
+
+
+def test_c2_a_batch_entered_through_is_in_the_log_before_it_is_committed() -> None:
+    env = MemoryEnv()
+    queue = mapped_queue(env)
+    logged = queue.log.end
+    assert through(queue, b"a")
+    assert (queue.last, queue.committed, queue.settles_at(b"a")) == (2, 2, 0)
+    assert queue.log.end > logged
+    assert b"a" in env.contents("/db/logfile.0")[logged : queue.log.end]
+    chain = crc32(encode_put(0, b"a", b"v"), crc32(encode_put(0, b"first", b"v")))
+    assert queue.point == (0, queue.log.end, 2, 1, chain)
+    assert queue.durable == 2
+    queue.wait(append(queue, b"b"))  # and the numbers go on
+    assert queue.committed == 3
+
+
+@pytest.mark.parametrize(
+    "why", ["open", "writing", "taken", "failed", "synced", "no window", "bound"]
+)
+def test_c3_no_batch_is_entered_through_past_another(why: str) -> None:
+    queue = mapped_queue(MemoryEnv())
+    if why in ("open", "writing"):
+        append(queue, b"before")
+    if why == "writing":
+        assert queue.take() is not None
+    if why == "taken":
+        queue.take_log()
+    if why == "failed":
+        queue.fail(OSError(5, "elsewhere"))
+    if why == "synced":
+        queue.sync_each = True
+    if why == "no window":
+        queue.log.close()
+    if why == "bound":
+        queue.set_bound(1)
+    before = (queue.last, queue.committed, queue.log.end)
+    assert not through(queue, b"a")
+    assert (queue.last, queue.committed, queue.log.end) == before
+
+
+def test_c8_what_is_not_synced_was_written_within_the_limit() -> None:
+    env = MemoryEnv()
+    queue = mapped_queue(env, 100 * 10**6)
+    env.advance(100)
+    assert through(queue, b"a"), "the limit is not past"
+    queue.wait(append(queue, b"b"))
+    assert queue.log.synced < queue.log.end
+    env.advance(1)
+    assert not through(queue, b"c")
+    assert queue.must_sync
+    queue.wait(append(queue, b"c"))
+    assert queue.log.synced == queue.log.end
+    assert through(queue, b"d"), "and it counts anew from that sync"
+    env.advance(101)
+    queue.note_sync(env.monotonic_ns() - 50)  # another thread's ended, that began before
+    assert through(queue, b"e")
+
+
+def test_c5_a_store_that_fails_latches() -> None:
+    env = FaultyEnv(MemoryEnv(), Fault("write", "*/logfile.0", nth=3))  # header, first, this
+    queue = mapped_queue(env)  # type: ignore[arg-type]
+    assert not through(queue, b"a")
+    with pytest.raises(OutcomeUnknown):
+        queue.wait(append(queue, b"a"))
+    assert queue.committed == 1
+
+
+class Interrupting:
+    """A lock; with `comes` set, Ctrl-C comes when it is let go of, once."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.comes = False
+
+    def __enter__(self) -> None:
+        self._inner.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._inner.release()
+        if self.comes:
+            self.comes = False
+            raise KeyboardInterrupt
+
+
+def test_c9_an_interrupt_between_taking_and_writing_a_group_leaves_nobody_waiting() -> None:
+    queue = make_queue()
+    first, second = append(queue, b"a"), append(queue, b"b")
+    queue.lock = lock = Interrupting(queue.lock)
+    lock.comes = True
+    with pytest.raises(KeyboardInterrupt):
+        queue.wait(first)
+    with pytest.raises(OutcomeUnknown):
+        queue.wait(second)
+    with pytest.raises(StoreFailed):
+        queue.take_log()
+
+
+def test_c9_an_interrupted_sleeper_is_waited_for_by_nobody() -> None:
+    """The main thread and two others sleep; it is interrupted, and they are woken all the same."""
+    env = MemoryEnv()
+    queue = make_queue(env)
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(operation: str, path: str) -> None:
+        if operation == "sync_data":
+            entered.set()
+            assert release.wait(10)
+
+    env.on_call = hold
+    leader = threading.Thread(target=queue.wait, args=(append(queue, b"a"),))
+    leader.start()
+    assert entered.wait(10)
+    position = append(queue, b"b")  # the next group, which one of three will write
+
+    def interrupt_main() -> None:
+        followers = [threading.Thread(target=queue.wait, args=(position,)) for _ in range(2)]
+        while len(queue._sleepers) < 1:
+            os.sched_yield()
+        for follower in followers:
+            follower.start()
+        while len(queue._sleepers) < 3:
+            os.sched_yield()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        while len(queue._sleepers) > 2:
+            os.sched_yield()
+        release.set()
+        for thread in (leader, *followers):
+            thread.join(10)
+
+    helper = threading.Thread(target=interrupt_main, daemon=True)
+    helper.start()
+    with pytest.raises(KeyboardInterrupt):
+        queue.wait(position)
+    helper.join(20)
+    assert queue.committed == position
+
+
+def test_c9_who_waits_for_replicas_is_not_handed_the_log() -> None:
+    env = MemoryEnv()
+    queue = make_queue(env)
+    queue.set_bound(0)
+    held = append(queue, b"held")
+    waiting = threading.Thread(target=queue.wait, args=(held,))
+    waiting.start()
+    while not queue._sleepers or queue.durable < held:
+        os.sched_yield()
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(operation: str, path: str) -> None:
+        if operation == "sync_data":
+            entered.set()
+            assert release.wait(10)
+
+    env.on_call = hold
+    local = {"locally": True}
+    leader = threading.Thread(target=queue.wait, args=(append(queue, b"a"),), kwargs=local)
+    leader.start()
+    assert entered.wait(10)
+    follower = threading.Thread(target=queue.wait, args=(append(queue, b"b"),), kwargs=local)
+    follower.start()
+    while len(queue._sleepers) < 2:  # the one for replicas came first
+        os.sched_yield()
+    release.set()
+    leader.join(10)
+    follower.join(10)
+    assert (queue.durable, queue.committed, len(queue._sleepers)) == (3, 0, 1)
+    queue.set_bound(held)
+    waiting.join(10)
+    assert (queue.committed, queue._sleepers) == (held, [])
+
+
+def test_c9_who_gives_up_is_waited_for_by_nobody() -> None:
+    env = MemoryEnv()
+    queue = make_queue(env)
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(operation: str, path: str) -> None:
+        if operation == "sync_data":
+            entered.set()
+            assert release.wait(10)
+
+    env.on_call = hold
+    leader = threading.Thread(target=queue.wait, args=(append(queue, b"a"),))
+    leader.start()
+    assert entered.wait(10)
+    position = append(queue, b"b")
+    failed: list[BaseException] = []
+
+    def give_up() -> None:
+        try:
+            queue.wait(position, 0)
+        except OutcomeUnknown as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=give_up)
+    thread.start()
+    thread.join(10)
+    follower = threading.Thread(target=queue.wait, args=(position,))
+    follower.start()
+    while len(queue._sleepers) < 1:
+        os.sched_yield()
+    release.set()
+    for thread in (leader, follower):
+        thread.join(10)
+    assert len(failed) == 1
+    assert (queue.committed, queue._sleepers) == (position, [])
+
+
 def test_many_threads_share_groups_and_all_return() -> None:
     queue = make_queue()
     done: list[int] = []
@@ -123,16 +358,18 @@ def test_many_threads_share_groups_and_all_return() -> None:
     assert queue.groups <= 1600
 
 
-def test_waiters_learn_of_a_failure_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    queue = make_queue()
+def test_waiters_learn_of_a_failure_in_another_thread() -> None:
+    env = MemoryEnv()
+    queue = make_queue(env)
     entered, release = threading.Event(), threading.Event()
 
-    def failing_sync() -> None:
-        entered.set()
-        release.wait()
-        raise OSError(5, "broken")
+    def failing_sync(operation: str, path: str) -> None:
+        if operation == "sync_data":
+            entered.set()
+            release.wait()
+            raise OSError(5, "broken")
 
-    monkeypatch.setattr(queue.log, "sync", failing_sync)
+    env.on_call = failing_sync
     errors: list[BaseException] = []
 
     def write(key: bytes) -> None:

@@ -9,11 +9,13 @@ import pathlib
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 import marram
-from marram.coding.batch import delete, put
+from marram.coding.batch import Change, delete, put
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import (
@@ -242,24 +244,58 @@ def test_a_checkpoint_that_found_no_room_is_not_tried_again_at_once() -> None:
     store.close()
 
 
-@pytest.mark.parametrize("where", ["enter", "apply"])
-def test_an_interrupt_between_logging_and_applying_latches(
-    monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
+class Interrupted(list[Change]):
+    """Changes; the interrupt comes when they are looked at in the state that is asked for."""
+
+    def __init__(self, changes: list[Change], comes_when: Callable[[], bool]) -> None:
+        super().__init__(changes)
+        self._comes_when = comes_when
+
+    def __iter__(self) -> Iterator[Change]:
+        if self._comes_when():
+            raise KeyboardInterrupt
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("state", ["numbered", "marked"])
+def test_a3_an_interrupt_between_logging_and_applying_latches(state: str) -> None:
     store = open_store(MemoryEnv())
     store.wait(store.append_put(0, b"a", b"1"))
+    states = {"numbered": lambda: store.last == 2, "marked": lambda: store.settles_at(b"b") == 2}
 
-    def interrupted(*args: object) -> None:
-        raise KeyboardInterrupt
-
-    target = store.commit if where == "enter" else store.engine
-    monkeypatch.setattr(target, where, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        store.append([put(0, b"b", b"2")])
-    monkeypatch.undo()
+        store.append(Interrupted([put(0, b"b", b"2")], states[state]))
+    assert store.engine.spaces[0].get(b"b") is None
     with pytest.raises(StoreFailed):
         store.append([put(0, b"c", b"3")])
     store.close()
+
+
+class InterruptedEngine:
+    """An engine that Ctrl-C hits while it puts a key."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def put(self, *args: Any) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("durability", ["sync", "none"])
+def test_a3_an_interrupt_while_a_single_put_is_applied_latches(durability: str) -> None:
+    db = marram.open(DIRECTORY, env=MemoryEnv(), durability=durability)
+    db.put(b"a", b"1")
+    db.store.engine = InterruptedEngine(db.store.engine)  # type: ignore[assignment]
+
+    with pytest.raises(KeyboardInterrupt):
+        db.put(b"b", b"2")
+    with pytest.raises(StoreFailed):
+        db.put(b"c", b"3")
+    assert db.get(b"a") == b"1"
+    db.close()
 
 
 def test_closing_stops_a_checkpoint_that_runs() -> None:
@@ -297,20 +333,21 @@ def test_closing_stops_a_checkpoint_that_runs() -> None:
     store.close()
 
 
-def test_interval_durability_syncs_by_itself(tmp_path: pathlib.Path) -> None:
-    db = marram.open(tmp_path / "db", durability="interval", interval_ms=10)
+def test_interval_durability_syncs_by_itself() -> None:
+    env = MemoryEnv(threads=True)
+    db = marram.open(DIRECTORY, env=env, durability="interval", interval_ms=10)
     log = db.store.commit.log
-    synced = threading.Event()
-    original = log.sync
+    syncing = threading.Event()
 
-    def sync() -> None:
-        original()
-        synced.set()
+    def note(operation: str, path: str) -> None:
+        if operation == "sync_data":
+            syncing.set()
 
-    log.sync = sync  # type: ignore[method-assign]
+    env.on_call = note
     db.put(b"a", b"1")
-    assert synced.wait(10)
-    assert log.synced == log.end
+    assert syncing.wait(10)
+    with db.store.generations._sync_lock:  # until that sync has ended
+        assert log.synced == log.end
     db.close()
 
 

@@ -17,6 +17,21 @@ from collections.abc import Callable
 from typing import Protocol
 
 
+class Window(Protocol):
+    """A part of a file as memory: window[start:stop] = data writes, as File.write() does.
+
+    Offsets count from the window's start; start <= stop <= its size, and data has stop - start
+    bytes. It stays until release(), also where the file was closed; but the file must not be cut
+    short below its end meanwhile: on a machine that is the process's death, by SIGBUS.
+    """
+
+    def __setitem__(self, where: slice, data: bytes | bytearray) -> None: ...
+
+    def release(self) -> None:
+        """Give it up; what was written stays, durable after the next sync of the file."""
+        ...
+
+
 class File(Protocol):
     """An open file, addressed by offset: there is no file position."""
 
@@ -41,6 +56,15 @@ class File(Protocol):
         """Reserve disk space for [offset, offset + size) and grow the file to cover it.
 
         What is new reads as zeros. Raises OSError(ENOSPC) before anything changed visibly.
+        """
+        ...
+
+    def window(self, offset: int, size: int) -> Window | None:
+        """[offset, offset + size) as memory, for writing; None where that is not safe.
+
+        It must be allocated and read as zeros. Safe is a file system that keeps room for the blocks
+        it promised and writes them in place: storing into memory cannot report that there is none.
+        Raises OSError: it cannot be written.
         """
         ...
 

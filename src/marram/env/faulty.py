@@ -20,9 +20,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from marram.env.api import Child, Env, File, FileLock, Task
+from marram.env.api import Child, Env, File, FileLock, Task, Window
 
-_FILE_CALLS = ["read", "size", "write", "allocate", "truncate", "sync_data", "sync", "close"]
+_FILE_CALLS = [
+    "read", "size", "write", "allocate", "window", "truncate", "sync_data", "sync", "close",
+]  # fmt: skip
 _NAME_CALLS = ["open", "lock", "make_dir", "rename", "remove", "link", "sync_dir"]
 _LOOK_CALLS = ["exists", "list_dir", "free_bytes"]
 OPERATIONS = frozenset(_FILE_CALLS + _NAME_CALLS + _LOOK_CALLS)
@@ -206,6 +208,11 @@ class _FaultyFile:
         self._env._call("allocate", self.path)
         self._inner.allocate(offset, size)
 
+    def window(self, offset: int, size: int) -> Window | None:
+        self._env._call("window", self.path)
+        window = self._inner.window(offset, size)
+        return None if window is None else _FaultyWindow(self._env, self.path, window)
+
     def truncate(self, size: int) -> None:
         self._env._call("truncate", self.path)
         self._inner.truncate(size)
@@ -221,6 +228,29 @@ class _FaultyFile:
     def close(self) -> None:
         self._inner.close()
         self._env._call("close", self.path)
+
+
+class _FaultyWindow:
+    """Its stores count as writes: what they cannot report on a machine, a write can."""
+
+    __slots__ = ("_env", "_inner", "_path")
+
+    def __init__(self, env: FaultyEnv, path: str, inner: Window) -> None:
+        self._env = env
+        self._path = path
+        self._inner = inner
+
+    def __setitem__(self, where: slice, data: bytes | bytearray) -> None:
+        fault = self._env._due("write", self._path)
+        if fault is not None:
+            if fault.short:
+                short = data[: fault.short]
+                self._inner[where.start or 0 : (where.start or 0) + len(short)] = short
+            raise _os_error(fault, self._path)
+        self._inner[where] = data
+
+    def release(self) -> None:
+        self._inner.release()
 
 
 class _FaultyLock:

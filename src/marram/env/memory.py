@@ -40,7 +40,7 @@ from functools import lru_cache
 from posixpath import normpath
 from random import Random  # noqa: TID251  (seeded: this is the randomness of a simulation)
 
-from marram.env.api import Child, File, FileLock, Task
+from marram.env.api import Child, File, FileLock, Task, Window
 from marram.env.posix import posix_env
 
 
@@ -54,9 +54,9 @@ class MemoryEnv:
 
     on_call: Callable[[str, str], None] | None
     """Called as on_call(operation, path) before each call that changes something or makes it
-    durable: create, write, allocate, truncate, sync_data, sync, rename, remove, link, make_dir
-    (once a directory made), sync_dir. `path` is as the caller gave it, for a file as it was
-    opened, for rename and link the source. What it raises stops the call."""
+    durable: create, write (or a store into a window), allocate, truncate, sync_data, sync, rename,
+    remove, link, make_dir (once a directory made), sync_dir. `path` is as the caller gave it, for a
+    file as it was opened, for rename and link the source. What it raises stops the call."""
 
     total_calls: int
     """How many calls on_call was, or would have been, told of."""
@@ -485,6 +485,14 @@ class _MemoryFile:
         with self._env._lock:
             self._inode.grow(offset + size)
 
+    def window(self, offset: int, size: int) -> Window | None:
+        self._check(offset >= 0 and size > 0, self._writable)
+        with self._env._lock:
+            content = self._inode.content
+            assert offset + size <= len(content), "not allocated"
+            assert not any(content[offset : offset + size]), "not zeros"
+        return _MemoryWindow(self._env, self.path, self._inode, offset, size)
+
     def truncate(self, size: int) -> None:
         self._check(size >= 0 and self._writable)
         self._env._announce("truncate", self.path)
@@ -513,6 +521,31 @@ class _MemoryFile:
             raise _os_error(errno.EBADF, self.path)
         if not valid:
             raise _os_error(errno.EINVAL, self.path)
+
+
+class _MemoryWindow:
+    """What is stored in it is unsynced like what is written: each block survives by itself (M2)."""
+
+    __slots__ = ("_env", "_inode", "_offset", "_path", "_size")
+
+    def __init__(self, env: MemoryEnv, path: str, inode: _Inode, offset: int, size: int) -> None:
+        self._env = env
+        self._path = path
+        self._inode = inode
+        self._offset = offset
+        self._size = size
+
+    def __setitem__(self, where: slice, data: bytes | bytearray) -> None:
+        start, stop, _ = where.indices(self._size)
+        if stop - start != len(data):
+            raise ValueError(f"{len(data)} bytes for {stop - start}")
+        self._env._announce("write", self._path)
+        with self._env._lock:
+            assert self._offset + stop <= len(self._inode.content), "SIGBUS"
+            self._inode.write(data, self._offset + start)
+
+    def release(self) -> None:
+        self._size = 0
 
 
 class _MemoryLock:

@@ -27,6 +27,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
+import mmap
 import os
 import select
 import stat
@@ -36,7 +38,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING
 
-from marram.env.api import Channel, Child, Env, File, FileLock, Task
+from marram.env.api import Channel, Child, Env, File, FileLock, Task, Window
 
 if TYPE_CHECKING:
     import subprocess
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # counts suspended time
 _NO_FD = 2**31 - 1  # no descriptor has this number: use of a closed file fails with EBADF
 _ZEROS = bytes(1 << 16)
+
+# File systems that write allocated blocks in place, so that storing into them through memory finds
+# them there. On copy-on-write ones it may need new blocks, and a full disk is SIGBUS.
+_IN_PLACE = frozenset(("ext3", "ext4", "tmpfs", "xfs"))
 
 _NICE = 5
 # How often an idle child looks whether its parent lives, seconds. Nearly always its input tells.
@@ -119,6 +125,20 @@ class PosixFile:
             if self.size() > before:
                 os.ftruncate(self._fd, before)
             raise
+
+    def window(self, offset: int, size: int) -> Window | None:
+        if not _writes_in_place(os.fstat(self._fd).st_dev):
+            return None
+        # Written once in the ordinary way: so what may fail fails here, where it can be told, and
+        # with the interpreter free. And the pages are there then: a store of 192 bytes takes 0.2 us
+        # on average instead of 0.6.
+        self._fill(offset, offset + size)
+        skip = offset % mmap.ALLOCATIONGRANULARITY
+        try:
+            mapped = mmap.mmap(self._fd, skip + size, offset=offset - skip)
+        except (OSError, ValueError):  # no memory for it, or a limit on mappings
+            return None
+        return memoryview(mapped)[skip:]
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -278,8 +298,8 @@ class PosixEnv:
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def monotonic_ns(self) -> int:
-        return time.clock_gettime_ns(_BOOT_CLOCK)
+    # Hot: asked for every commit group. A partial, not a method, saves a frame of the interpreter.
+    monotonic_ns = staticmethod(functools.partial(time.clock_gettime_ns, _BOOT_CLOCK))
 
     def random_bytes(self, size: int) -> bytes:
         return os.urandom(size)
@@ -435,6 +455,22 @@ def _read_all(fd: int, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
+
+
+@functools.lru_cache(maxsize=64)
+def _writes_in_place(device: int) -> bool:
+    """Whether a mounted device has one of those file systems; no where that cannot be told."""
+    name = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            # 36 35 98:0 /root /mount/point options shared:1 - ext4 /dev/sda1 options
+            for line in mounts:
+                fields = line.split()
+                if fields[2] == name:
+                    return fields[fields.index("-") + 1] in _IN_PLACE
+    except (OSError, ValueError, IndexError):
+        pass
+    return False
 
 
 def _open(path: str, *, write: bool, create: bool, exclusive: bool = False) -> PosixFile:

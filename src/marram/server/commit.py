@@ -162,7 +162,7 @@ class Committer:
             self._alone += 1
         if queue.last == queue.durable or queue.failure is not None:
             self._advanced()  # another thread wrote it (a checkpoint waits for positions, too)
-        elif queue.sync_each and self._alone < _ALONE_AFTER:
+        elif queue.must_sync and self._alone < _ALONE_AFTER:
             self._writing = True
             self._jobs.put(queue.last)
         elif (group := queue.take()) is not None:

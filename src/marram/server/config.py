@@ -338,6 +338,10 @@ class ServerConfig:
         86_400, INTEGER, "... and for so long at most, where no connected replica needs it; 0 for "
         "no limit", **_SECONDS,
     )  # fmt: skip
+    mapped_log: bool = _option(
+        True, SWITCH, "with --durability interval or none, write the log through memory where the "
+        "file system is one that is safe for it; else by a call for each commit",
+    )  # fmt: skip
     compression: str = _option(
         "none", TEXT, "how checkpoints, and the tables of lsm, are compressed; zstd needs Python "
         "3.14 or the package backports.zstd", choices=COMPRESSIONS,

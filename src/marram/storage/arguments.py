@@ -10,7 +10,7 @@ from marram.errors import InvalidArgument, InvalidType
 
 def check_key(key: object, max_bytes: int) -> bytes:
     """A usable key: bytes, not empty, not too long. Raises InvalidType, InvalidArgument."""
-    usable = key if isinstance(key, bytes) else to_bytes(key, "key")
+    usable: bytes = key if type(key) is bytes else to_bytes(key, "key")
     if 0 < len(usable) <= max_bytes:
         return usable
     if not usable:
@@ -20,7 +20,7 @@ def check_key(key: object, max_bytes: int) -> bytes:
 
 def check_value(value: object, max_bytes: int) -> bytes:
     """A usable value: bytes, not too long. Raises InvalidType, InvalidArgument."""
-    usable = value if isinstance(value, bytes) else to_bytes(value, "value")
+    usable: bytes = value if type(value) is bytes else to_bytes(value, "value")
     if len(usable) > max_bytes:
         raise InvalidArgument(f"the value has {len(usable)} bytes; max_value_bytes is {max_bytes}")
     return usable

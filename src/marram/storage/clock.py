@@ -38,7 +38,8 @@ class StoreClock:
     def now_ms(self) -> int:
         """The time now."""
         anchor_ms, anchor_ns, monotonic_ns = self._anchor
-        return anchor_ms + (monotonic_ns() - anchor_ns) // 1_000_000
+        elapsed_ns = monotonic_ns() - anchor_ns
+        return anchor_ms + elapsed_ns // 1_000_000
 
     def follow(self, time_ms: int) -> None:
         """Stand still at that time, until hear() or lead() (T3)."""

@@ -18,6 +18,11 @@ C6  a batch that shows a state in between to a reader without the lock, because 
 C5  after a failed write or sync nothing ever becomes durable again (P4).
 C7  a group of a replica holds the frames that its primary wrote, each with its own epoch and time;
     batches of differing epochs never share a frame.
+C8  where syncs come now and then only, what is acknowledged and not synced was written within
+    sync_within_ns, first to last: who comes later syncs before it is acknowledged.
+C9  whoever waits is woken by what it waits for; and where that leaves batches, the log is handed to
+    one of those who wait for them. Whoever is interrupted, while it waits, while it writes, or when
+    it was just handed the log, passes it on.
 
 Threading: append side, take() and complete() under `lock`; Group.write() outside it, by whoever
 took the group; settles_at() and the counters are read without it (C4).
@@ -25,8 +30,8 @@ took the group; settles_at() and the counters are read without it (C4).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from threading import Lock
 
 from marram.errors import OutcomeUnknown, StoreFailed
 from marram.storage.held import HeldKeys
@@ -85,9 +90,14 @@ class Group:
             log.write(self.batches, self.first, commit.epoch, commit.now_ms())
         else:
             self._write_runs(log, self.runs)
-        if commit.sync_each:
-            log.sync()
-            commit.sync_times.record(commit.monotonic_ns() - started)
+        if commit.must_sync:
+            self._sync(log, commit, started)
+
+    def _sync(self, log: LogWriter, commit: CommitQueue, started_ns: int) -> None:
+        before_ns = commit.monotonic_ns()
+        log.sync()
+        commit.note_sync(before_ns)
+        commit.sync_times.record(commit.monotonic_ns() - started_ns)
 
     def _write_runs(self, log: LogWriter, runs: list[Run]) -> None:
         """Write a primary's frames, and what was appended behind them (C7)."""
@@ -120,8 +130,32 @@ class SyncTimes:
         self.max_ns = max(self.max_ns, elapsed_ns)
 
 
+class Turn:
+    """A thread that waits: it sleeps at its gate, or has the log.
+
+    sequence: what it waits for; 0: for the log itself. is_local: until that is durable here,
+    whatever replicas have. gate: a lock, held until it is woken; None where it is awake. is_lost:
+    another history took the place of the one with that sequence.
+    """
+
+    __slots__ = ("gate", "is_local", "is_lost", "is_writing", "sequence")
+
+    def __init__(self, sequence: int, is_local: bool) -> None:
+        self.sequence = sequence
+        self.is_local = is_local
+        self.gate: Lock | None = None
+        self.is_writing = False
+        self.is_lost = False
+
+
 class CommitQueue:
     """Orders the batches of a store and says when they are committed."""
+
+    __slots__ = (
+        "_bound", "_held", "_open", "_sleepers", "_taker", "_writing", "committed", "durable",
+        "epoch", "failure", "groups", "last", "lock", "log", "monotonic_ns", "now_ms",
+        "point", "stepwise", "sync_each", "sync_times", "sync_within_ns", "synced_ns",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -130,11 +164,11 @@ class CommitQueue:
         epoch: int,
         *,
         sync_each: bool,
+        sync_within_ns: int = 0,
         now_ms: Callable[[], int],
         monotonic_ns: Callable[[], int],
     ) -> None:
-        self.lock = threading.Lock()
-        self._changed = threading.Condition(self.lock)  # committed moved, or the log is free
+        self.lock = Lock()
         self.log = log
         self.last = last
         self.durable = last
@@ -144,17 +178,19 @@ class CommitQueue:
         self.epoch = epoch
         self.stepwise = 0
         self.sync_each = sync_each
+        self.sync_within_ns = sync_within_ns  # 0 for no limit
+        self.synced_ns = monotonic_ns()  # when the last sync began that ended well
         self.now_ms = now_ms
         self.monotonic_ns = monotonic_ns
         self.failure: BaseException | None = None
-        self.on_idle: Callable[[], None] | None = None
         self.groups = 0
         self.sync_times = SyncTimes()
         self._open = Group(self, last + 1)
         self._writing: Group | None = None
         self._bound: int | None = None  # what replicas have, where that counts
         self._held: HeldKeys | None = None  # keys of groups between committed and durable
-        self._log_taken = False  # a group is being written, or the log is being changed
+        self._taker: object = None  # who writes a group, or changes the log
+        self._sleepers: list[Turn] = []
 
     # -- appending: under the lock ---------------------------------------------------------------
 
@@ -204,6 +240,41 @@ class CommitQueue:
         group.size_bytes += len(payload)
         return group
 
+    def enter_through(self, batch: bytes) -> bool:
+        """Give `batch` the next number and write it at once; False where that cannot be done.
+
+        It can where it takes no more than storing its frame in memory: the log is free and has a
+        window, nothing waits to be written before it, and nothing has to be synced. The caller
+        changes the map and then calls settle_through(): so nobody sees what is not in the log, and
+        it needs no mark (C4). A failure latches.
+        """
+        if (
+            self.must_sync
+            or self._bound is not None
+            or self._taker is not None
+            or self.failure is not None
+            or self._open.size_bytes
+            or not self.log.fits(len(batch))
+        ):
+            return False
+        sequence = self.last + 1
+        try:
+            self.log.write_one(batch, sequence, self.epoch, self.now_ms())
+        except OSError as error:
+            self._fail(error)
+            return False
+        self._open.first = sequence + 1
+        self._open.last = sequence
+        self.last = sequence
+        return True
+
+    def settle_through(self) -> None:
+        """The batch of enter_through() was applied."""
+        log = self.log
+        self.point = (log.number, log.end, self.last, log.batch_epoch, log.chain)
+        self.durable = self.committed = self.last
+        self.groups += 1
+
     @property
     def newest_epoch(self) -> int:
         """The epoch of the newest batch appended."""
@@ -234,6 +305,19 @@ class CommitQueue:
                     epoch = self.epoch
         return self.point, pieces, epoch
 
+    # -- syncs -----------------------------------------------------------------------------------
+
+    @property
+    def must_sync(self) -> bool:
+        """Whether what is written next has to be synced before it is acknowledged (C8)."""
+        return self.sync_each or (
+            self.sync_within_ns > 0 and self.monotonic_ns() - self.synced_ns > self.sync_within_ns
+        )
+
+    def note_sync(self, began_ns: int) -> None:
+        """The log was synced, beginning then."""
+        self.synced_ns = max(self.synced_ns, began_ns)
+
     # -- what is settled: no lock ----------------------------------------------------------------
 
     @property
@@ -260,12 +344,11 @@ class CommitQueue:
         The taker calls group.write() and then complete(). Without the lock held.
         """
         with self.lock:
-            return self._take()
+            return self._take(self) if self._taker is None else None
 
     def complete(self, group: Group, error: BaseException | None) -> None:
         """End a group: committed, or in doubt for ever (C5). Without the lock held."""
         with self.lock:
-            self._log_taken = False
             if error is not None:
                 self._fail(error)
             elif self.failure is None:
@@ -278,7 +361,8 @@ class CommitQueue:
                     self.committed = group.last
                 else:
                     self._hold(group)
-            self._changed.notify_all()
+            self._taker = None
+            self._wake()
 
     def set_bound(self, sequence: int | None) -> bool:
         """Commit nothing after this position though it is durable here; None: everything that is.
@@ -289,7 +373,7 @@ class CommitQueue:
             self._bound = sequence
             moved = self._advance()
             if moved:
-                self._changed.notify_all()
+                self._wake()
             return moved
 
     def wait(self, sequence: int, timeout_s: float | None = None, locally: bool = False) -> None:
@@ -300,37 +384,44 @@ class CommitQueue:
         Raises OutcomeUnknown: the log failed first, the time passed first, or another history took
         the place of this one.
         """
+        if (self.durable if locally else self.committed) >= sequence:
+            return
         deadline_ns = 0
         if timeout_s is not None:
             deadline_ns = self.monotonic_ns() + int(timeout_s * 1e9)
-        while (self.durable if locally else self.committed) < sequence:
-            with self.lock:
-                while (
-                    (self.durable if locally else self.committed) < sequence
-                    and (self._log_taken or self.durable >= sequence)
-                    and self.failure is None
-                ):
-                    self._await_change(sequence, deadline_ns)
-                if (self.durable if locally else self.committed) >= sequence:
-                    return
-                if self.failure is not None:
-                    raise OutcomeUnknown(
-                        f"the log failed before this was known to be durable: {self.failure}"
-                    ) from self.failure
-                group = self._take()
-            if group is None:
-                raise OutcomeUnknown(
-                    f"there is no batch {sequence}: another history took the place of the one it "
-                    "was in"
-                )
+        turn = Turn(sequence, locally)
+        while self._taker is turn or not self._is_reached(turn):
             try:
-                group.write()
+                group = self._begin(turn)
+                if group is not None:
+                    group.write()
+                    self.complete(group, None)
+                    turn.is_writing = False
+                elif turn.gate is not None:
+                    self._await_gate(turn, deadline_ns)
             except BaseException as error:
-                self.complete(group, error)
+                self._abandon(turn, error)
                 if not isinstance(error, OSError):
                     raise
-            else:
-                self.complete(group, None)
+
+    def take_log(self) -> LogWriter:
+        """Keep groups out of the log, until give_log(); for rotation. Without the lock held.
+
+        Raises StoreFailed.
+        """
+        turn = Turn(0, True)
+        while True:
+            try:
+                with self.lock:
+                    self.check()
+                    if self._taker is None or self._taker is turn:
+                        self._taker = turn
+                        return self.log
+                    self._sleep(turn)
+                self._await_gate(turn, 0)
+            except BaseException as error:
+                self._abandon(turn, error)
+                raise
 
     def take_log_to_reign(self, epoch: int) -> LogWriter | None:
         """take_log(), and write what is appended from here on in that epoch.
@@ -338,28 +429,18 @@ class CommitQueue:
         None where frames of a primary have to be written first. Raises StoreFailed; OSError: there
         is no room in the log for a mark, and nothing was changed.
         """
-        with self.lock:
-            while self._log_taken and self.failure is None:
-                self._changed.wait()
-            self.check()
-            if self._open.runs is not None:
-                return None
-            self.log.reserve(self._open.size_bytes + FRAME_HEADER_SIZE)
-            self._log_taken = True
-            self.epoch = epoch
-            return self.log
-
-    def take_log(self) -> LogWriter:
-        """Keep groups out of the log, until give_log(); for rotation. Without the lock held.
-
-        Raises StoreFailed.
-        """
-        with self.lock:
-            while self._log_taken and self.failure is None:
-                self._changed.wait()
-            self.check()
-            self._log_taken = True
-            return self.log
+        log = self.take_log()
+        try:
+            with self.lock:
+                if self._open.runs is None:
+                    log.reserve(self._open.size_bytes + FRAME_HEADER_SIZE)
+                    self.epoch = epoch
+                    return log
+        except BaseException:
+            self.give_log()
+            raise
+        self.give_log()
+        return None
 
     def give_log(self, log: LogWriter | None = None, error: BaseException | None = None) -> None:
         """End take_log(): go on in `log`, or in the old one, or latch for `error`.
@@ -373,10 +454,8 @@ class CommitQueue:
                 # What was appended meanwhile was reserved in the old log; it goes into the new.
                 log.reserve(self._open.size_bytes)
                 self.log = log
-            self._log_taken = False
-            self._changed.notify_all()
-        if self.on_idle is not None:
-            self.on_idle()
+            self._taker = None
+            self._wake()
 
     def restart(
         self, log: LogWriter, sequence: int, epoch: int, *, is_committed: bool = True
@@ -400,8 +479,9 @@ class CommitQueue:
             self._held.add(sequence, set(), True)
         self._writing = None
         self._open = Group(self, sequence + 1)
-        self._log_taken = False
-        self._changed.notify_all()
+        self._taker = None
+        self._lose_after(sequence)
+        self._wake()
 
     @property
     def last_written(self) -> int:
@@ -427,17 +507,6 @@ class CommitQueue:
 
     # -- private, under the lock -----------------------------------------------------------------
 
-    def _await_change(self, sequence: int, deadline_ns: int) -> None:
-        """Wait for a notice. Raises OutcomeUnknown: the deadline passed (0 for none)."""
-        if not deadline_ns:
-            self._changed.wait()
-            return
-        left_ns = deadline_ns - self.monotonic_ns()
-        if left_ns <= 0 or not self._changed.wait(left_ns / 1e9):
-            raise OutcomeUnknown(
-                f"position {sequence} is still replicating: too few replicas had it in time"
-            )
-
     def _hold(self, group: Group) -> None:
         """A group became durable, and there is a bound: its keys are held until that is past."""
         if self._held is None:
@@ -457,15 +526,137 @@ class CommitQueue:
             self._held = None
         return True
 
-    def _take(self) -> Group | None:
-        if self._log_taken or self._open.last < self._open.first or self.failure is not None:
+    def _take(self, taker: object) -> Group | None:
+        group = self._open
+        if group.last < group.first or self.failure is not None:
             return None
-        self._log_taken = True
-        self._writing = self._open  # before _open is emptied (C4)
+        self._taker = taker
+        self._writing = group  # before _open is emptied (C4)
         self._open = Group(self, self.last + 1)
-        return self._writing
+        return group
+
+    def _lose_after(self, sequence: int) -> None:
+        """What waits for positions beyond it waits in vain."""
+        for turn in self._sleepers:
+            turn.is_lost = turn.sequence > sequence
+
+    def _is_reached(self, turn: Turn) -> bool:
+        """Whether what it waits for has come; with no lock it may say so late."""
+        if turn.is_lost:
+            return False
+        return (self.durable if turn.is_local else self.committed) >= turn.sequence
+
+    def _begin(self, turn: Turn) -> Group | None:
+        """The group that the turn is to write; None where it is to sleep, or to look again.
+
+        Takes the lock. Raises OutcomeUnknown.
+        """
+        with self.lock:
+            is_reached = self._is_reached(turn)
+            if not is_reached:
+                self._check_hope(turn)
+            if is_reached or self.durable >= turn.sequence:  # the log is of no use to it
+                if self._taker is turn:
+                    self._taker = None
+                    self._wake()
+                if not is_reached:
+                    self._sleep(turn)
+                return None
+            if self._taker is not None and self._taker is not turn:
+                self._sleep(turn)
+                return None
+            turn.is_writing = True  # before it is true: an interrupt in between is no worse then
+            return self._take(turn)
+
+    def _check_hope(self, turn: Turn) -> None:
+        """Raises OutcomeUnknown: what it waits for will never come."""
+        if self.failure is not None:
+            raise OutcomeUnknown(
+                f"the log failed before this was known to be durable: {self.failure}"
+            ) from self.failure
+        if turn.is_lost or turn.sequence > self.last:
+            raise OutcomeUnknown(
+                f"there is no batch {turn.sequence}: another history took the place of the one it "
+                "was in"
+            )
+
+    def _sleep(self, turn: Turn) -> None:
+        gate = Lock()
+        gate.acquire()
+        turn.gate = gate
+        self._sleepers.append(turn)
+
+    def _await_gate(self, turn: Turn, deadline_ns: int) -> None:
+        """Sleep until woken; without the lock. Raises OutcomeUnknown: past the deadline.
+
+        deadline_ns: 0 for none. Past it a turn may still be in the list, or have the log by now.
+        """
+        gate = turn.gate
+        assert gate is not None
+        if not deadline_ns:
+            gate.acquire()
+        else:
+            left_ns = max(0, deadline_ns - self.monotonic_ns())
+            if not gate.acquire(timeout=left_ns / 1e9) and not self._is_reached(turn):
+                raise OutcomeUnknown(
+                    f"position {turn.sequence} is still replicating: too few replicas had it in "
+                    "time"
+                )
+        turn.gate = None
+
+    def _wake(self) -> None:
+        """Wake whoever got what it waits for, and hand the log to one who waits for more (C9).
+
+        That one is woken last. So those who were served may append again before it takes the
+        group: 16 threads then share one sync, and not two by turns.
+        """
+        sleepers = self._sleepers
+        if not sleepers:
+            return
+        is_failed = self.failure is not None
+        leader: Turn | None = None
+        if self._taker is None and not is_failed:
+            leader = self._find_leader()
+            self._taker = leader
+        asleep: list[Turn] = []
+        for turn in sleepers:
+            if turn is leader:
+                continue
+            if is_failed or turn.is_lost or (turn.sequence and self._is_reached(turn)):
+                _open_gate(turn)
+            else:
+                asleep.append(turn)
+        self._sleepers = asleep
+        if leader is not None:
+            _open_gate(leader)
+
+    def _find_leader(self) -> Turn | None:
+        """Who is to have the log next: who waits for the log itself, else for what is not in it."""
+        leader: Turn | None = None
+        for turn in self._sleepers:
+            if turn.sequence == 0:  # or it might never get the log
+                return turn
+            if leader is None and turn.sequence > self.durable and not turn.is_lost:
+                leader = turn
+        return leader
+
+    def _abandon(self, turn: Turn, error: BaseException) -> None:
+        """End a turn that an error ended, wherever it was, so that nobody waits for it (C9)."""
+        with self.lock:
+            if self._taker is turn:
+                self._taker = None
+                if turn.is_writing:  # a frame may be half written
+                    self._fail(error)
+            self._sleepers = [other for other in self._sleepers if other is not turn]
+            self._wake()
 
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error
-        self._changed.notify_all()
+        self._wake()
+
+
+def _open_gate(turn: Turn) -> None:
+    gate = turn.gate
+    if gate is not None:
+        gate.release()

@@ -1,7 +1,7 @@
 """What a map holds for a key: the bytes themselves, or an Entry where there is more to say.
 
 Owns the in-memory shape of a value. A string without a deadline is stored as plain `bytes`: no
-wrapper to allocate, and a reader's whole check is `stored.__class__ is bytes`. Everything else is
+wrapper to allocate, and a reader's whole check is `type(stored) is bytes`. Everything else is
 an Entry. Either way one dict look-up yields value and deadline together, so a reader without a
 lock never pairs the value of one write with the deadline of another.
 
@@ -43,17 +43,17 @@ def stored(value: bytes, deadline_ms: int, type_: int) -> Stored:
 
 def entry_of(held: Stored) -> Entry:
     """The same as an Entry, whichever shape it has."""
-    return held if held.__class__ is Entry else Entry(held)  # type: ignore[arg-type]
+    return held if type(held) is Entry else Entry(held)  # type: ignore[arg-type]
 
 
 def deadline_of(held: Stored) -> int:
     """Its deadline, or 0."""
-    return 0 if held.__class__ is bytes else held.deadline_ms  # type: ignore[union-attr]
+    return 0 if type(held) is bytes else held.deadline_ms  # type: ignore[union-attr]
 
 
 def is_expired(held: Stored, now_ms: int) -> bool:
     """Whether its deadline has come."""
-    return held.__class__ is not bytes and 0 < held.deadline_ms <= now_ms  # type: ignore[union-attr]
+    return type(held) is not bytes and 0 < held.deadline_ms <= now_ms  # type: ignore[union-attr]
 
 
 def string_of(held: Stored) -> bytes:

@@ -82,7 +82,7 @@ class Generations:
 
     def open(self) -> None:
         """Start what runs all the time."""
-        self._commit.log.max_step = self._engine.log_step_bytes
+        self._set_up(self._commit.log)
         try:
             self._release_logs()
         except OSError as error:  # nobody was promised anything; the next switch tries again
@@ -217,7 +217,7 @@ class Generations:
         is_switched = False
         try:
             new = LogWriter.create(self._env, self._directory, header, 0)
-            new.max_step = self._engine.log_step_bytes
+            self._set_up(new)
             with work.switching() as take_over:
                 self._switch_version(number)
                 is_switched = True
@@ -312,7 +312,7 @@ class Generations:
         new: LogWriter | None = None
         try:
             new = LogWriter.create(self._env, self._directory, header, commit.pending_bytes)
-            new.max_step = self._engine.log_step_bytes
+            self._set_up(new)
             with self._history.switching(header):
                 commit.give_log(new)
         except BaseException as error:
@@ -321,6 +321,14 @@ class Generations:
         self._earlier_log_bytes += old.end
         with self._sync_lock:
             old.close()
+
+    def _set_up(self, log: LogWriter) -> None:
+        """Let a log grow as the engine likes, and write it through memory where that is a gain.
+
+        With a sync after each group there is none: every page would fault again.
+        """
+        log.max_step = self._engine.log_step_bytes
+        log.is_mapped = self._options.mapped_log and self._options.durability != "sync"
 
     def _abandon_log(self, number: int, new: LogWriter | None, error: BaseException) -> None:
         """Remove a log that could not be made, and go on in the old one (or fail)."""
@@ -392,7 +400,9 @@ class Generations:
     # -- private: syncing ------------------------------------------------------------------------
 
     def _sync_now_and_then(self) -> None:
-        while not self._stop.wait(self._options.interval_ms / 1000):
+        # Twice an interval: so what is not synced is younger than one, if a sync takes less than
+        # half of one. Where it takes longer, writers are held up (commit.py C8).
+        while not self._stop.wait(self._options.interval_ms / 2000):
             if self._commit.failure is not None:
                 return
             with contextlib.suppress(OSError):  # latched by _sync_file
@@ -403,11 +413,14 @@ class Generations:
         with self._sync_lock:
             if log is not self._commit.log:
                 return  # switched meanwhile, which synced it
+            began_ns = self._env.monotonic_ns()
             try:
-                log.sync()
+                if log.synced < log.end:
+                    log.sync()
             except OSError as error:
                 self._commit.fail(error)
                 raise
+            self._commit.note_sync(began_ns)
 
     def _finish_log(self) -> CloseNote:
         """End the log for a clean close. Raises StoreFailed."""

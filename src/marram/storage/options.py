@@ -29,7 +29,8 @@ class Options:
     engine: where the map lives: "memory", or "lsm", which keeps it in sorted tables on disk; None
         for whichever an existing store has, and "memory" for a new one.
     durability: when a write is acknowledged. "sync": after its log frame is on disk; "interval":
-        after it is with the operating system, which is told to write it out every interval_ms;
+        after it is with the operating system, and what that has not written out yet was written
+        within interval_ms: where the disk takes longer, writers wait;
         "none": after it is with the operating system. All three survive the death of the process.
     interval_ms: for durability "interval", milliseconds, >= 1.
     create: make the store where the directory holds none.
@@ -42,6 +43,8 @@ class Options:
         0 for no limit.
     compression: "none", "zlib" or "zstd", for the blocks of checkpoints and tables. "zstd" needs
         Python 3.14, or the package backports.zstd, wherever the store is opened.
+    mapped_log: with durability "interval" and "none", write the log through memory mapped to its
+        file, where the file system is one that is safe for it (ext4, xfs, tmpfs); else by a call.
     memory_limit: bytes, 0 for none. For the memory engine: of keys and values (with their overhead,
         estimated) above which writes that add data are refused. For the lsm engine: the one budget
         that memtables, block cache and open tables share; by default 512 MiB.
@@ -66,6 +69,7 @@ class Options:
     replica_log_bytes: int = 0
     replica_log_age_s: int = 0
     compression: str = "none"
+    mapped_log: bool = True
     memory_limit: int = 0
     memtable_bytes: int = 0
     filter_bits_per_key: int = 10
@@ -101,6 +105,11 @@ class Options:
             raise InvalidArgument("max_key_bytes must be at most 16777216")
         if self.max_value_bytes >= 2**32 - 32 * MIB:
             raise InvalidArgument("max_value_bytes must be below 4 GiB")
+
+    @property
+    def sync_within_ns(self) -> int:
+        """Within what time all that is not synced was written; 0 where that is not bounded."""
+        return self.interval_ms * 1_000_000 if self.durability == "interval" else 0
 
 
 def options_from(values: dict[str, Any]) -> Options:

@@ -11,11 +11,12 @@ Threading: any thread; each slice of a scan takes the store's lock for a moment.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, Self, TypeVar, overload
 
 from marram.errors import InvalidArgument, NotFound
 from marram.storage.arguments import checked_count, scan_bounds, to_bytes
-from marram.storage.engine import SLICE_KEYS, Pin
+from marram.storage.engine import SLICE_KEYS, Pin, Rows
 from marram.storage.entry import Stored, is_expired, string_of
 from marram.storage.store import Position, Store
 
@@ -104,8 +105,7 @@ class Snapshot:
         limit: int | None = None,
     ) -> Iterator[tuple[bytes, bytes]]:
         """As DB.scan(), at the snapshot's position."""
-        for rows in self.scan_chunks(prefix, start, stop, reverse, limit):
-            yield from rows
+        return chain.from_iterable(self.scan_chunks(prefix, start, stop, reverse, limit))
 
     def scan_chunks(
         self,
@@ -118,9 +118,7 @@ class Snapshot:
     ) -> Iterator[list[tuple[bytes, bytes]]]:
         """scan(), in lists of at most `chunk` pairs."""
         for rows in self.entries(prefix, start, stop, reverse, limit, chunk):
-            yield [
-                (key, held if isinstance(held, bytes) else string_of(held)) for key, held in rows
-            ]
+            yield _strings(rows)
 
     def entries(
         self,
@@ -178,3 +176,11 @@ class Snapshot:
             self._store.check_open()
         if self._closed:
             raise InvalidArgument("the snapshot is closed")
+
+
+def _strings(rows: Rows) -> list[tuple[bytes, bytes]]:
+    """The rows with the strings alone: the same list where they are nothing else."""
+    for row in rows:
+        if type(row[1]) is not bytes:
+            return [(key, string_of(held)) for key, held in rows]
+    return rows  # type: ignore[return-value]

@@ -1,12 +1,10 @@
 """The store: one directory, one owner, one order of batches.
 
-Owns opening, appending, snapshots and closing; everything above (db.py, the node) changes and reads
-data through it only. Checkpoints are generations.py's.
+Owns opening, snapshots, units and closing; everything above (db.py, the node) changes and reads
+data through it only. Appending is append.py's, checkpoints are generations.py's.
 
-O1  append() numbers a batch, queues it for the log and applies it, as one step.
-O2  a batch the log has no room for changes nothing (StoreFull); a batch it took is committed, or
-    in doubt for ever (commit.py C5).
-O3  after close() every use of the store, or of anything it gave out, raises Closed.
+O1  a unit's changes are seen at once, and become one batch or none.
+O2  after close() every use of the store, or of anything it gave out, raises Closed.
 
 Threading: every public method may be called from any thread, begin() ... commit() and everything
 documented for the event loop excepted; `lock` guards the engine and the appending side.
@@ -19,44 +17,24 @@ import contextlib
 import logging
 import os
 import weakref
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from marram.coding.batch import (
-    DELETE_RANGE,
-    PATCH,
-    PUT,
-    SWAP,
-    Change,
-    delete,
-    encode,
-    encode_put,
-)
+from marram.coding.batch import Change, delete, encode
 from marram.env.api import Env
-from marram.errors import Closed, Forked, InvalidArgument, ReadOnly, StoreFull
+from marram.errors import Closed, Forked, InvalidArgument
 from marram.storage import recovery
+from marram.storage.append import Appender, mark
 from marram.storage.aside import set_aside
 from marram.storage.clock import StoreClock
 from marram.storage.commit import CommitQueue, Group
 from marram.storage.directory import prepare_directory
-from marram.storage.engine import (
-    SPACE_ERRORS,
-    Engine,
-    Home,
-    Origin,
-    Pin,
-    Progress,
-    Range,
-    rows_of,
-)
+from marram.storage.engine import Engine, Home, Origin, Pin, Progress, Range, rows_of
 from marram.storage.entry import is_expired
-from marram.storage.frames import changes_of
 from marram.storage.generations import Generations
 from marram.storage.history import History, Mark, mark_of
 from marram.storage.install import Installation
 from marram.storage.lock import CloseNote, DirectoryLock
-from marram.storage.log.format import FRAME_HEADER_SIZE
 from marram.storage.log.tail import Frame
 from marram.storage.memory.engine import MemoryEngine
 from marram.storage.options import Options
@@ -64,9 +42,6 @@ from marram.storage.sstable.block import Row
 from marram.storage.view import View
 
 _logger = logging.getLogger("marram.store")
-
-_LATE_WAIT_S = 0.001  # what a write is slowed down by where compactions are all but too late
-_STALL_WAIT_S = 0.05  # how long a writer waits before it looks again
 
 
 class Position(NamedTuple):
@@ -77,21 +52,6 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.epoch}-{self.sequence}"
-
-
-class Stalls:
-    """How often and how long writers were held back."""
-
-    __slots__ = ("count", "sum_ns")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.sum_ns = 0
-
-    def record(self, elapsed_ns: int) -> None:
-        """Count one."""
-        self.count += 1
-        self.sum_ns += elapsed_ns
 
 
 class Store:
@@ -109,7 +69,6 @@ class Store:
         self.directory = directory
         self.env = env
         self.options = options
-        self.engine: Engine = recovered.engine
         self.store_id = recovered.store_id
         self.clock = StoreClock(env, recovered.time_ms)
         self.now_ms = self.clock.now_ms
@@ -118,6 +77,7 @@ class Store:
             recovered.last_sequence,
             recovered.epoch,
             sync_each=options.durability == "sync",
+            sync_within_ns=options.sync_within_ns,
             now_ms=self.clock.now_ms,
             monotonic_ns=env.monotonic_ns,
         )
@@ -125,20 +85,19 @@ class Store:
         self.recovered = recovered
         self.history = History(env, directory, options, self.commit, recovered.kept)
         self.generations = Generations(
-            env, directory, options, self.engine, self.commit, self.clock, self.history, recovered
-        )
+            env, directory, options, recovered.engine, self.commit, self.clock, self.history,
+            recovered,
+        )  # fmt: skip
+        self.appender = Appender(env, options, recovered.engine, self.commit, self.generations)
+        # Hot: the appender's own methods, without a call in between.
+        self.append = self.appender.append
+        self.append_locked = self.appender.append_locked
+        self.append_put = self.appender.append_put
+        self.check_open = self.appender.check_open
+        self.stalls = self.appender.stalls
         self.expired_keys = 0
-        # Whether append() waits where the engine cannot keep up. Who runs an event loop says no,
-        # and holds its clients back by what engine.throttle() says.
-        self.holds_back = True
-        self.stalls = Stalls()
-        self._limited = self.engine.is_limited  # is_full() has to be asked before every write
-        self._pressed = False  # the engine was behind when it was last asked
-        self.read_only = ""  # why nothing but append_frame() and install() changes it; "" if not
         self.installation: Installation | None = None
-        self.closed: type[Closed] | None = None
         self._directory_lock = lock
-        self._dropped: deque[Pin] = deque()
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -175,6 +134,34 @@ class Store:
         """Note in LOCK where this store is served, for those who find it locked."""
         with contextlib.suppress(OSError):  # a courtesy: the lock itself does not depend on it
             self._directory_lock.write_owner(address)
+
+    @property
+    def engine(self) -> Engine:
+        """Where the map lives; after close() something that raises Closed."""
+        return self.appender.engine
+
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        self.appender.engine = engine
+
+    @property
+    def closed(self) -> type[Closed] | None:
+        """Why it can no longer be used: Closed or Forked; None while it can."""
+        return self.appender.closed
+
+    @property
+    def read_only(self) -> str:
+        """Why nothing but append_frame() and install() changes it; "" where it takes writes."""
+        return self.appender.read_only
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether append() waits where the engine cannot keep up (append.py)."""
+        return self.appender.holds_back
+
+    @holds_back.setter
+    def holds_back(self, holds_back: bool) -> None:
+        self.appender.holds_back = holds_back
 
     # -- positions -------------------------------------------------------------------------------
 
@@ -231,7 +218,7 @@ class Store:
         """Pin the newest state. What it shows may be told once its position is committed."""
         with self.lock:
             self.check_open()
-            self._release_dropped()
+            self.appender.release_dropped()
             pin: Pin = self.engine.snapshot(self.commit.last)
             return pin
 
@@ -242,7 +229,7 @@ class Store:
         """
         with self.lock:
             self.check_open()
-            self._release_dropped()
+            self.appender.release_dropped()
             pin: Pin = self.engine.snapshot(self.commit.last)
             unwritten = self.commit.unwritten()
         try:
@@ -260,19 +247,9 @@ class Store:
         return rows_of(pin, now_ms, self.lock, self.check_open, progress)
 
     def release(self, snapshot: Pin) -> None:
-        """Unpin a snapshot; never blocks.
-
-        A snapshot may be dropped by the garbage collector, in the middle of anything, even of a
-        section that holds the lock. So where the lock is taken, the next writer unpins it.
-        """
-        if self.closed is not None:
-            return  # everything it pinned is gone
-        self._dropped.append(snapshot)
-        if self.lock.acquire(blocking=False):
-            try:
-                self._release_dropped()
-            finally:
-                self.lock.release()
+        """Unpin a snapshot; never blocks, also in the middle of what holds the lock."""
+        if self.closed is None:  # else everything it pinned is gone
+            self.appender.drop(snapshot)
 
     def changed_since(
         self,
@@ -289,56 +266,12 @@ class Store:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def append(self, changes: list[Change]) -> int:
-        """Number, log and apply one atomic batch; returns the position to wait for (O1, O2).
-
-        Raises StoreFull, StoreFailed, Closed: nothing was changed.
-        """
-        if self._pressed:
-            self._hold_back()
-        with self.lock:
-            return self.append_locked(changes)
-
-    def append_locked(self, changes: list[Change]) -> int:
-        """append() for a caller that holds the lock, having checked something under it."""
-        self._check_writable(changes)
-        batch = encode(changes)
-        self.engine.prepare(changes)
-        self._reserve(len(batch))
-        try:
-            group = self.commit.enter(batch)
-            _mark(self.commit, group, changes)
-            self.engine.apply(changes, group.last)
-        except BaseException as error:
-            self._broken(error)
-            raise
-        return group.last
-
-    def append_put(self, keyspace: int, key: bytes, value: bytes) -> int:
-        """append([put(keyspace, key, value)]), the most frequent batch, without the tuples."""
-        if self._pressed:
-            self._hold_back()
-        with self.lock:
-            if self._slow_append():
-                return self.append_locked([(PUT, keyspace, key, value, 0, 0)])
-            batch = encode_put(keyspace, key, value)
-            self._reserve(len(batch))
-            try:
-                group = self.commit.enter(batch)
-                group.keys.add(key)
-                self.engine.put(keyspace, key, value, group.last)
-            except BaseException as error:
-                self._broken(error)
-                raise
-            return group.last
-
     def begin(self) -> Unit:
         """Start a unit: changes applied at once, logged together (see Unit)."""
-        if self._pressed:
-            self._hold_back()
+        self.appender.hold_back()
         self.lock.acquire()
         try:
-            self._check_writable([])
+            self.appender.check_writable([])
         except BaseException:
             self.lock.release()
             raise
@@ -384,8 +317,7 @@ class Store:
                 # What a replica was told before counts, not what the clock here says.
                 is_untouched = self.commit.last == self.recovered.last_sequence
                 self.clock.follow(self.recovered.time_ms if is_untouched else self.now_ms())
-                self.read_only = "the store follows another one, whose writes alone change it"
-                self._limited = True  # every write is looked at
+                self.appender.refuse("the store follows another one, whose writes alone change it")
 
     def lead(self) -> None:
         """Take writes again; the clock runs. Raise the epoch first. Raises OutcomeUnknown."""
@@ -393,29 +325,12 @@ class Store:
         with self.lock:
             self.check_open()
             if self.read_only:
-                self.read_only = ""
-                self._limited = self.engine.is_limited
+                self.appender.refuse("")
                 self.clock.lead()
 
     def append_frame(self, frame: Frame) -> int:
-        """Log and apply batches as a primary wrote them; returns the position to wait for.
-
-        They keep their epoch and time. Frames that are appended before one of them is written share
-        its sync. Raises ValueError: it is not whole, not the next one, or of an epoch that ended;
-        StoreFull, Corruption, OSError; all of these change nothing. StoreFailed, Closed.
-        """
-        changes = changes_of(frame)
-        if self._pressed:
-            self._hold_back()
-        commit = self.commit
-        while True:
-            with self.lock:
-                self.check_open()
-                if commit.can_enter_frames:
-                    sequence = self._enter_frame(frame, changes)
-                    break
-                before = commit.last
-            self.wait_durable(before)  # batches of its own, which come first
+        """Log and apply batches as a primary wrote them (append.py); the clock hears of theirs."""
+        sequence = self.appender.append_frame(frame)
         self.clock.hear(frame.time_ms)
         return sequence
 
@@ -454,13 +369,13 @@ class Store:
     def refusing(self, reason: str) -> Iterator[None]:
         """Refuse all writes for a while (ReadOnly); for an installation."""
         with self.lock:
-            before = self.read_only, self._limited
-            self.read_only, self._limited = reason, True
+            before = self.read_only
+            self.appender.refuse(reason)
         try:
             yield
         finally:
             with self.lock:
-                self.read_only, self._limited = before
+                self.appender.refuse(before)
 
     def taken_over(self, origin: Origin) -> None:
         """An installation switched the store to the state of `origin`."""
@@ -526,7 +441,7 @@ class Store:
         with self.lock:
             if self.closed is not None:
                 return
-            self.closed = Closed
+            self.appender.closed = Closed
         if self.installation is not None:
             self.installation.abort()
         try:
@@ -547,18 +462,10 @@ class Store:
 
     def after_fork(self) -> None:
         """In a forked child: every use raises, and the parent's lock and files are left alone."""
-        self.closed = Forked
+        self.appender.closed = Forked
         self.engine = _closed_engine(
             Forked("the store was opened before fork(); open it anew in this process")
         )
-
-    def check_open(self) -> None:
-        """Raises Closed, Forked, StoreFailed."""
-        if self.closed is Forked:
-            raise Forked("the store was opened before fork(); open it anew in this process")
-        if self.closed is not None:
-            raise Closed("the store is closed")
-        self.commit.check()
 
     # -- figures -----------------------------------------------------------------------------------
 
@@ -613,91 +520,6 @@ class Store:
         """Whether what adds data is refused, for want of memory."""
         return self.engine.is_full()
 
-    # -- private: writing --------------------------------------------------------------------------
-
-    def _slow_append(self) -> bool:
-        """Whether append_put() has anything to look at first."""
-        return (
-            self.closed is not None
-            or self.commit.failure is not None
-            or self._limited
-            or bool(self._dropped)
-        )
-
-    def _release_dropped(self) -> None:
-        while self._dropped:
-            self.engine.release(self._dropped.popleft())
-
-    def _check_writable(self, changes: list[Change]) -> None:
-        self.check_open()
-        self._release_dropped()
-        if not (self._limited or self._pressed):
-            return
-        if self.read_only:
-            raise ReadOnly(self.read_only)
-        if any(change[0] in (PUT, PATCH) for change in changes) and self.engine.is_full():
-            limit = self.options.memory_limit or "the default"
-            raise StoreFull(f"the data in memory exceeds memory_limit ({limit})")
-
-    def _enter_frame(self, frame: Frame, changes: list[Change]) -> int:
-        """append_frame(), under the lock, where frames may be entered."""
-        commit = self.commit
-        self._release_dropped()
-        if frame.first_sequence != commit.last + 1:
-            raise ValueError(f"batch {frame.first_sequence} does not follow {commit.last}")
-        if frame.epoch < commit.newest_epoch:
-            raise ValueError(f"epoch {frame.epoch} after {commit.newest_epoch}")
-        # What the primary took has to be taken; not so where memory cannot be flushed.
-        if self._pressed and not self.engine.is_limited and self.engine.is_full():
-            raise StoreFull("the data in memory exceeds its limit, and cannot be flushed")
-        self.engine.prepare(changes)
-        self._reserve(len(frame.payload) + FRAME_HEADER_SIZE)
-        try:
-            group = commit.enter_frame(frame.payload, frame.count, frame.epoch, frame.time_ms)
-            _mark(commit, group, changes)
-            # As one batch: nobody can take a snapshot in between.
-            self.engine.apply(changes, group.last)
-        except BaseException as error:
-            self._broken(error)
-            raise
-        return group.last
-
-    def _hold_back(self) -> None:
-        """Wait until the engine can take more; a little where it is only getting late.
-
-        Raises StoreFull: it cannot flush what it has.
-        """
-        throttle = self.engine.throttle()
-        self._pressed = throttle > 0.0
-        if not self.holds_back or not self._pressed:
-            return
-        started_ns = self.env.monotonic_ns()
-        if throttle < 1.0:
-            self.env.wait(throttle * _LATE_WAIT_S)
-        while throttle >= 1.0 and self.closed is None and self.commit.failure is None:
-            if not self.generations.help(_STALL_WAIT_S):
-                self.engine.wait(_STALL_WAIT_S)
-                self.env.wait(_LATE_WAIT_S)  # another thread's checkpoint may be what to wait for
-            throttle = self.engine.throttle()
-        self.stalls.record(self.env.monotonic_ns() - started_ns)
-
-    def _broken(self, error: BaseException) -> None:
-        """Latch after an interrupt (Ctrl-C, no memory) between logging and applying a batch."""
-        if self.commit.failure is None:
-            self.commit.failure = error
-
-    def _reserve(self, size_bytes: int) -> None:
-        try:
-            if self.commit.reserve(size_bytes):
-                if self.generations.due():
-                    self.generations.start()
-                self._pressed = self.engine.throttle() > 0.0
-        except OSError as error:
-            if error.errno not in SPACE_ERRORS:
-                self.commit._fail(error)
-                self.commit.check()
-            raise StoreFull(f"no room for {size_bytes} bytes in the log: {error}") from error
-
 
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
@@ -731,7 +553,7 @@ class Unit:
 
     def apply(self, changes: list[Change]) -> None:
         """Apply changes now. Raises StoreFull: none of these was applied; roll back."""
-        self._store._check_writable(changes)
+        self._store.appender.check_writable(changes)
         self._store.engine.prepare(changes)
         self._undo += self._store.engine.apply(changes, self._store.commit.last + 1)
         self._changes += changes
@@ -746,12 +568,12 @@ class Unit:
             if not self._changes:
                 return 0
             batch = encode(self._changes)
-            store._reserve(len(batch))
+            store.appender.reserve(len(batch))
             try:
                 group = store.commit.enter(batch)
-                _mark(store.commit, group, self._changes)
+                mark(store.commit, group, self._changes)
             except BaseException as error:
-                store._broken(error)
+                store.appender.broken(error)
                 raise
             self._undo = []
             return group.last
@@ -767,20 +589,6 @@ class Unit:
         if self._holds_lock:
             self._holds_lock = False
             store.lock.release()
-
-
-def _mark(commit: CommitQueue, group: Group, changes: list[Change]) -> None:
-    """Note which keys the group unsettles, before the map changes (commit.py C4, C6)."""
-    if len(changes) > 1 and (
-        any(change[0] in (DELETE_RANGE, SWAP) for change in changes)
-        or len({change[2] for change in changes}) < len(changes)
-    ):
-        commit.stepwise = group.last
-    for change in changes:
-        if change[0] in (DELETE_RANGE, SWAP):
-            group.everything = True
-        else:
-            group.keys.add(change[2])
 
 
 class _ClosedEngine(MemoryEngine):

@@ -37,6 +37,7 @@ _MEMORY: dict[str, OptionSet] = {
     "none-checkpoints-zlib": {
         "durability": "none", **_CHECKPOINTS, "compression": "zlib",
     },
+    "none-not-mapped": {"durability": "none", "mapped_log": False, **_CHECKPOINTS},
 }  # fmt: skip
 
 _TINY = {"memtable_bytes": 4 * KIB}
@@ -86,6 +87,7 @@ _LSM: dict[str, OptionSet] = {
     },
     "interval": {"durability": "interval", **_TINY, **_TINY_LEVELS},
     "none": {"durability": "none", **_TINY, **_TINY_LEVELS},
+    "none-not-mapped": {"durability": "none", "mapped_log": False, **_TINY},
     "none-middling": {"durability": "none", "memtable_bytes": 64 * KIB},
 }
 

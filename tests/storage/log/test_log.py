@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marram.coding.batch import encode, put
+from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import Corruption, Error, UnsupportedFormat
 from marram.storage.layout import log_path
@@ -115,6 +116,50 @@ def test_w1_a_log_grows_before_it_is_full() -> None:
 
     batches, _ = read_log(env)
     assert len(batches) == 200
+
+
+def log_of(sizes: list[int], *, is_mapped: bool) -> tuple[MemoryEnv, LogWriter]:
+    """A log of one batch a frame, each of that many bytes and a little more, grown as they come."""
+    env = MemoryEnv()
+    env.make_dir("/db")
+    log = LogWriter.create(env, "/db", HEADER, 0)
+    log.is_mapped = is_mapped
+    for sequence, size in enumerate(sizes, 11):
+        batch = batch_of(sequence, size)
+        log.reserve(len(batch))
+        log.write([batch], sequence, 3, 1000 + sequence)
+        if size % 5 == 0:
+            log.sync()
+    return env, log
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from([0, 10, 500, 5_000, 31_000, 33_000, 300_000]), max_size=40))
+def test_w4_a_log_written_through_memory_is_the_same_to_the_byte(sizes: list[int]) -> None:
+    (called, _), (mapped, log) = log_of(sizes, is_mapped=False), log_of(sizes, is_mapped=True)
+    assert log.is_mapped
+    assert mapped.contents(PATH) == called.contents(PATH)
+    log.trim()  # below its window: a store there would be the end
+    assert not log.fits(1)
+    log.close()
+    assert len(read_log(mapped)[0]) == len(sizes)
+
+
+def test_w4_small_frames_need_no_call_while_the_window_has_room() -> None:
+    _, log = log_of([10], is_mapped=True)
+    assert log.fits(1000)
+    assert not log.fits(1 << 20)
+    _, log = log_of([10], is_mapped=False)
+    assert not log.fits(1)
+
+
+def test_w3_a_window_that_cannot_be_had_for_an_error_puts_the_log_in_doubt() -> None:
+    env = FaultyEnv(MemoryEnv(), Fault("window", "*/logfile.7"))
+    env.make_dir("/db")
+    log = LogWriter.create(env, "/db", HEADER, 0)
+    log.is_mapped = True
+    with pytest.raises(OSError):
+        log.write([batch_of(11)], 11, 3, 0)
 
 
 @pytest.mark.parametrize("lost", [1, 20, FRAME_HEADER_SIZE - 1, FRAME_HEADER_SIZE, 60])
@@ -259,7 +304,7 @@ def test_r3_a_frame_may_not_declare_more_than_the_file_has() -> None:
     from marram.storage.log import format as fmt
 
     lying = fmt.pack_frame(b"", 1, 1, 11, 3, 0, 0, start, (7, STORE_ID))[:-4]
-    fields = bytearray(lying[: fmt._FRAME_CHECKED])
+    fields = bytearray(lying[: fmt.FRAME_HEADER_SIZE - 4])
     fields[4:8] = (2**32 - 1).to_bytes(4, "little")
     seed = fmt.place_seed(7, start, STORE_ID)
     data[start : start + len(fields)] = fields

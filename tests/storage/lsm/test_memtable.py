@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,15 +168,18 @@ def test_the_lock_is_held_while_a_slice_is_taken_and_not_between() -> None:
     for n in range(2 * SLICE_KEYS):
         memtable.spaces[0].put(b"%04d" % n, b"", 1, -1)
 
-    class Watched(Space):
-        __slots__ = ()
+    class Watched:
+        """Stands before the space, whose class cannot be changed where it is compiled."""
 
-        @property
-        def map(self) -> dict[bytes, object]:
-            held.append(lock.locked())
-            return Space.map.__get__(self)
+        def __init__(self, space: Space) -> None:
+            self._space = space
 
-    memtable.spaces[0].__class__ = Watched
+        def __getattr__(self, name: str) -> Any:
+            if name == "map":
+                held.append(lock.locked())
+            return getattr(self._space, name)
+
+    memtable.spaces[0] = Watched(memtable.spaces[0])
     for _ in memtable.rows(0, b"", None, lock):
         assert not lock.locked()
 

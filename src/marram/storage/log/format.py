@@ -22,7 +22,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from marram.coding.checksum import KIND_CRC32, crc32, place_seed
+from marram import compiled
+from marram.coding.checksum import KIND_CRC32, crc32, crc32_short, place_seed
 
 # magic, format version u16, checksum kind u8, zero u8, store id, file number u64,
 # end of the previous log u64, last sequence number before this log u64, epoch u64, checksum u32
@@ -36,7 +37,12 @@ FRAME_MAGIC = b"\xf5mF\x01"
 _FRAME = struct.Struct("<4sIBBHIQQQQII")
 FRAME_HEADER_SIZE = _FRAME.size
 _FRAME_CHECKED = FRAME_HEADER_SIZE - 4
+_BLANK = FRAME_MAGIC + bytes((0, 0, 0, 0, 0, KIND_CRC32)) + bytes(FRAME_HEADER_SIZE - 10)
 _U32 = struct.Struct("<I")
+
+# struct packs a header in 0.4 us, eleven boxed numbers included; number by number C takes 0.02.
+_BY_NUMBER = compiled.state() == "compiled"
+_SIZE_MAX = 0xFFFFFFFF
 
 # Frame kinds, of all files together. Never reuse a number; 3 and 4 are the manifest's.
 KIND_BATCHES = 1
@@ -201,11 +207,47 @@ def pack_frame(
 ) -> bytes:
     """A frame's bytes, for `offset` of the file that place_of() gave `place` for."""
     seed = place_seed(place[0], offset, place[1])
-    fields = _FRAME.pack(
-        FRAME_MAGIC, len(payload), kind, KIND_CRC32, 0, batch_count, first_sequence, epoch,
-        time_ms, synced, crc32(payload, seed), 0,
-    )[:_FRAME_CHECKED]  # fmt: skip
-    return b"".join((fields, _U32.pack(crc32(fields, seed)), payload))
+    return bytes(frame_of(payload, kind, batch_count, first_sequence, epoch, time_ms, synced, seed))
+
+
+def frame_of(
+    payload: bytes,
+    kind: int,
+    batch_count: int,
+    first_sequence: int,
+    epoch: int,
+    time_ms: int,
+    synced: int,
+    seed: int,
+) -> bytes | bytearray:
+    """pack_frame(), for the place whose seed it is (F1)."""
+    size = len(payload)
+    if size > _SIZE_MAX:
+        raise OverflowError(f"a frame of {size} bytes")
+    payload_sum = crc32_short(payload, 0, size, seed)
+    if not _BY_NUMBER:
+        fields = _FRAME.pack(
+            FRAME_MAGIC, size, kind, KIND_CRC32, 0, batch_count, first_sequence, epoch,
+            time_ms, synced, payload_sum, 0,
+        )[:_FRAME_CHECKED]  # fmt: skip
+        return b"".join((fields, _U32.pack(crc32(fields, seed)), payload))
+    header = bytearray(_BLANK)
+    _put_number(header, 4, 4, size)
+    header[8] = kind
+    _put_number(header, 12, 4, batch_count)
+    _put_number(header, 16, 8, first_sequence)
+    _put_number(header, 24, 8, epoch)
+    _put_number(header, 32, 8, time_ms)
+    _put_number(header, 40, 8, synced)
+    _put_number(header, 48, 4, payload_sum)
+    _put_number(header, 52, 4, crc32_short(header, 0, _FRAME_CHECKED, seed))
+    return header + payload
+
+
+def _put_number(header: bytearray, at: int, size: int, number: int) -> None:
+    """Put a number of that many bytes into a header. Only ever compiled: see _BY_NUMBER."""
+    for place in range(size):
+        header[at + place] = number >> 8 * place & 0xFF
 
 
 def unpack_frame_header(

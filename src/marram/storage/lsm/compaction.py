@@ -318,6 +318,9 @@ class _MeteredFile:
     def allocate(self, offset: int, size: int) -> None:
         self._file.allocate(offset, size)
 
+    def window(self, offset: int, size: int) -> None:
+        """None: what is stored in memory could not be counted."""
+
     def truncate(self, size: int) -> None:
         self._file.truncate(size)
 

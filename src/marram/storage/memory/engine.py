@@ -12,7 +12,7 @@ Threading: changes, snapshot() and release() under the store's lock; Snapshot.ge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -57,7 +57,9 @@ KEY_OVERHEAD = 160
 
 
 class MemoryEngine:
-    """The whole map in memory."""
+    """The whole map in memory. pinned: the newest live snapshot's position, or -1."""
+
+    __slots__ = ("_limit_bytes", "_pins", "pinned", "spaces")
 
     name = "memory"
     compactor = None
@@ -65,9 +67,9 @@ class MemoryEngine:
     def __init__(self, limit_bytes: int = 0) -> None:
         """limit_bytes: what it may take, estimated; 0 for no limit."""
         self._limit_bytes = limit_bytes
-        self.spaces: list[Space] = [Space() for _ in range(KEYSPACES)]
+        self.spaces: list[Space] = [Space(for_scans=True) for _ in range(KEYSPACES)]
         self._pins = Pins()
-        self.pinned = -1  # the newest live snapshot's position, or -1
+        self.pinned = -1
 
     # -- changing --------------------------------------------------------------------------------
 
@@ -76,7 +78,8 @@ class MemoryEngine:
 
     def put(self, keyspace: int, key: bytes, held: Stored, sequence: int) -> None:
         """apply() of a single PUT, without the tuple."""
-        self.spaces[keyspace].put(key, held, sequence, self.pinned)
+        space: Space = self.spaces[keyspace]
+        space.put(key, held, sequence, self.pinned)
 
     def apply(self, changes: Iterable[Change], sequence: int) -> Undo:
         """Apply a batch; returns what revert() needs."""
@@ -129,7 +132,7 @@ class MemoryEngine:
         if start == b"" and stop is None:
             # Snapshots hold the old Space itself, so clearing costs nothing.
             undo.append(SpaceUndo(keyspace, space))
-            self.spaces[keyspace] = Space()
+            self.spaces[keyspace] = Space(for_scans=True)
             return
         while keys := space.order.chunk(start, stop, 1000):
             for key in keys:
@@ -149,9 +152,12 @@ class MemoryEngine:
     def release(self, snapshot: Snapshot) -> list[dict[bytes, Link]]:
         """Unpin; returns retired versions, which the caller may free at leisure."""
         pins = snapshot.pins
+        spaces: Collection[Space] = snapshot.spaces
         if pins is not self._pins:  # taken before replace()
-            return pins.remove(snapshot.position, set(snapshot.spaces))
-        retired = pins.remove(snapshot.position, {*self.spaces, *snapshot.spaces})
+            return pins.remove(snapshot.position, spaces)
+        if spaces != tuple(self.spaces):
+            spaces = {*self.spaces, *spaces}
+        retired = pins.remove(snapshot.position, spaces)
         self.pinned = pins.newest
         return retired
 
@@ -291,16 +297,8 @@ class Snapshot:
         It examines `limit` keys, so a slice may hold fewer rows. The second value is None at the
         end, else the next start (or, in reverse, the next stop). Under the store's lock.
         """
-        space = self.spaces[keyspace]
-        keys = space.order.chunk(start, stop, limit, reverse=reverse)
-        rows = []
-        for key in keys:
-            held = space.get_at(key, self.position)
-            if held is not None and not is_expired(held, now_ms):
-                rows.append((key, held))
-        if len(keys) < limit:
-            return rows, None
-        return rows, keys[-1] if reverse else keys[-1] + b"\0"
+        space: Space = self.spaces[keyspace]
+        return space.rows_at(start, stop, limit, self.position, now_ms, reverse)
 
     def columns(
         self, keyspace: int, start: bytes, limit: int, now_ms: int
@@ -345,10 +343,12 @@ class Snapshot:
 
         chunk: keys examined with the lock held, so the most a list has.
         """
+        space: Space = self.spaces[keyspace]
+        position = self.position
         onward: bytes | None = b""
         while onward is not None:
             with lock:
-                rows, onward = self.chunk(keyspace, start, stop, chunk, now_ms, reverse=reverse)
+                rows, onward = space.rows_at(start, stop, chunk, position, now_ms, reverse)
             if onward is not None:
                 start, stop = (start, onward) if reverse else (onward, stop)
             if rows:

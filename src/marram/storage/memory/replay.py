@@ -27,7 +27,6 @@ from marram.coding.batch import (
 )
 from marram.storage.entry import Stored, stored
 from marram.storage.log.reader import BatchSink
-from marram.storage.memory.order import KeyOrder
 from marram.storage.memory.sorting import sort_keys
 from marram.storage.memory.space import Space
 
@@ -49,6 +48,7 @@ class SpaceReplay:
 
     def __init__(self, space: Space) -> None:
         assert not space.history and not space.ghosts
+        space.order.let_go()  # the values beside the keys; nothing scans before settle()
         self._space = space
         self._map = space.map
         self._added: list[bytes] = []  # keys that the order lacks (Y2)
@@ -120,7 +120,7 @@ class SpaceReplay:
             merged = order.chunk(b"", None, count)
             merged += keys
             merged.sort()  # two runs: it merges them
-            space.order = KeyOrder(merged)
+            order.refill(merged)
 
 
 class MemoryReplay(BatchSink):

@@ -44,9 +44,10 @@ class Space:
         "volatile",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, for_scans: bool = False) -> None:
+        """for_scans: spend memory to have them quick (order.py O4)."""
         self.map: dict[bytes, Stored] = {}
-        self.order = KeyOrder()
+        self.order = KeyOrder(has_values=for_scans)
         self.history: dict[bytes, Link] = {}
         self.ghosts: set[bytes] = set()
         self.data_bytes = 0  # keys + values, without overhead
@@ -110,6 +111,52 @@ class Space:
             link = link[2]
         return held
 
+    def rows_at(
+        self,
+        start: bytes,
+        stop: bytes | None,
+        limit: int,
+        position: int,
+        now_ms: int,
+        reverse: bool,
+    ) -> tuple[list[tuple[bytes, Stored]], bytes | None]:
+        """One slice of a range as of `position` (pinned), without what is expired at now_ms.
+
+        limit: keys examined, > 0. Returns the rows and where the next slice goes on, or None.
+        """
+        if self.history:
+            return self._rows_then(start, stop, limit, position, now_ms, reverse)
+        # Nothing was changed since, so nothing is a ghost.
+        rows = self.order.rows(start, stop, limit, reverse, self.map)
+        onward: bytes | None = None
+        size = len(rows)
+        if size == limit:
+            onward = rows[size - 1][0]
+            if not reverse:
+                onward += b"\0"
+        if self.volatile:
+            rows = [row for row in rows if not is_expired(row[1], now_ms)]
+        return rows, onward
+
+    def _rows_then(
+        self,
+        start: bytes,
+        stop: bytes | None,
+        limit: int,
+        position: int,
+        now_ms: int,
+        reverse: bool,
+    ) -> tuple[list[tuple[bytes, Stored]], bytes | None]:
+        keys = self.order.chunk(start, stop, limit, reverse=reverse)
+        rows = []
+        for key in keys:
+            held = self.get_at(key, position)
+            if held is not None and not is_expired(held, now_ms):
+                rows.append((key, held))
+        if len(keys) < limit:
+            return rows, None
+        return rows, keys[-1] if reverse else keys[-1] + b"\0"
+
     def changed_since(self, key: bytes, position: int) -> bool:
         """Whether the key was written after `position`, which a live snapshot pins."""
         link = self.history.get(key)
@@ -155,15 +202,18 @@ class Space:
         if before is None:
             if key in self.ghosts:
                 self.ghosts.discard(key)
+                self.order.follow(key, held)
             else:
-                self.order.add(key)
+                self.order.add(key, held)
             self.data_bytes += len(key)
-        elif before.__class__ is bytes:
-            self.data_bytes -= len(before)
         else:
-            self._forget(key, before)  # type: ignore[arg-type]
+            self.order.follow(key, held)
+            if type(before) is bytes:
+                self.data_bytes -= len(before)
+            else:
+                self._forget(key, before)  # type: ignore[arg-type]
         self.map[key] = held
-        if held.__class__ is bytes:
+        if type(held) is bytes:
             self.data_bytes += len(held)
         else:
             self._account(key, held)  # type: ignore[arg-type]
@@ -177,9 +227,10 @@ class Space:
         if pinned >= 0:
             self._remember(key, before, sequence, pinned)
             self.ghosts.add(key)
+            self.order.follow(key, None)
         else:
             self.order.remove(key)
-        if before.__class__ is bytes:
+        if type(before) is bytes:
             self.data_bytes -= len(before)
         else:
             self._forget(key, before)  # type: ignore[arg-type]
@@ -298,11 +349,11 @@ class Space:
 
     def _check(self) -> None:
         """Verify S2, S5 and the counters; tests call it after every step."""
-        self.order._check()
+        self.order._check(self.map)
         in_order = set(self.order.chunk(b"", None, len(self.order)))
         assert in_order == set(self.map) | self.ghosts, "S2"
         assert not self.ghosts & set(self.map), "S2: a ghost is deleted"
-        volatile = {k for k, v in self.map.items() if v.__class__ is Entry and v.deadline_ms}
+        volatile = {k for k, v in self.map.items() if type(v) is Entry and v.deadline_ms}
         held = [k for bucket in self._buckets.values() for k in bucket]
         assert sorted(held) == sorted(volatile), "S5"
         assert self.volatile == len(volatile)

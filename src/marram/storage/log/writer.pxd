@@ -1,0 +1,60 @@
+cimport cython
+
+from marram.coding.checksum cimport crc32_short, number_seed
+from marram.storage.log.format cimport frame_of
+
+cdef Py_ssize_t _WINDOW
+cdef Py_ssize_t _WINDOW_MIN
+
+
+cdef class FrameWriter:
+    cdef public object file
+    cdef public object header
+    cdef public long long end
+    cdef public long long synced
+    cdef unsigned int _place
+    cdef object _window
+    cdef long long _window_start
+    cdef long long _window_stop
+
+    @cython.locals(stop="long long", seed="unsigned int", size=Py_ssize_t)
+    cpdef write_frame(
+        self, bytes payload, unsigned char kind, unsigned int count, unsigned long long first,
+        unsigned long long epoch, unsigned long long time_ms
+    )
+
+    @cython.locals(end="long long")
+    cpdef sync(self)
+
+    @cython.locals(size=Py_ssize_t)
+    cdef _store(self, object frame)
+
+    cdef _leave_window(self)
+
+
+cdef class LogWriter(FrameWriter):
+    cdef public long long number
+    cdef public unsigned long long batch_epoch
+    cdef public unsigned int chain
+    cdef public long long max_step
+    cdef public bint is_mapped
+    cdef readonly long long _allocated
+
+    @cython.locals(wanted="long long", grow="long long", size="long long")
+    cpdef bint reserve(self, long long pending) except -1
+
+    @cython.locals(payload=bytes)
+    cpdef write(
+        self, list batches, unsigned long long first_sequence, unsigned long long epoch,
+        unsigned long long time_ms, unsigned int count=*
+    )
+
+    cpdef write_one(
+        self, bytes batch, unsigned long long sequence, unsigned long long epoch,
+        unsigned long long time_ms
+    )
+
+    cpdef bint fits(self, Py_ssize_t size_bytes) except -1
+
+    @cython.locals(size="long long")
+    cdef _move_window(self)

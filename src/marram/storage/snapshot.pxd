@@ -1,0 +1,4 @@
+cimport cython
+
+@cython.locals(row=tuple)
+cdef list _strings(list rows)
