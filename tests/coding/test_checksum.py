@@ -29,3 +29,10 @@ def test_a_place_seed_is_the_checksum_of_its_text(number: int, offset: int, owne
 
     assert checksum.place_seed(number, offset, owner) == expected
     assert checksum.number_seed(offset, checksum.place_start(number, owner)) == expected
+
+
+@given(st.binary(max_size=700) | st.integers(0, 10**6).map(bytes), u32, u32)
+def test_a_checksum_can_be_had_for_another_seed(data: bytes, seed: int, other: int) -> None:
+    known = zlib.crc32(data, seed)
+
+    assert checksum.reseeded(data, known, seed, other) == zlib.crc32(data, other)

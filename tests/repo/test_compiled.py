@@ -17,7 +17,7 @@ import pytest
 from marram import compiled
 
 # Types, and what goes with them, that are inlined into leaves: its module serves the others.
-INLINED = {"marram.storage.sstable.raw"}
+INLINED = {"marram.coding.raw"}
 
 SOURCE = Path(__file__).parents[2] / "src"
 

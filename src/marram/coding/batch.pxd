@@ -1,6 +1,7 @@
 # C types of batch.py. Sizes are below 2**32, so sums of a few of them fit a long long.
 cimport cython
 from marram.coding.fields cimport chars, u32, u64
+from marram.coding.raw cimport headed
 
 cdef bint _COMPILED
 cdef unsigned int _BATCH_SIZE
@@ -19,7 +20,7 @@ cdef long long _LONGEST
 cdef unsigned char _HEAD[20]
 
 @cython.locals(key_size=Py_ssize_t, value_size=Py_ssize_t, size=cython.longlong)
-cpdef bytes encode_put(long keyspace, key, value)
+cpdef bytes encode_put(long keyspace, bytes key, bytes value)
 
 @cython.locals(
     parts=list, count=cython.longlong, total=cython.longlong, kind=cython.long,

@@ -30,6 +30,14 @@ from collections.abc import Iterable
 from marram.coding.fields import u32, u64
 from marram.compiled import state
 
+if False:  # seen by the compiler only
+    import cython
+else:
+    from marram import interpreted as cython
+
+if not cython.compiled:  # else they are inlined
+    from marram.coding.raw import headed
+
 _COMPILED = state() == "compiled"
 
 PUT = 1
@@ -122,7 +130,7 @@ def encode_put(keyspace: int, key: bytes, value: bytes) -> bytes:
         _set_word(0, size)
         _set_word(4, 1)
         _set_change(_PUT | keyspace << 8, key_size, value_size)
-        return b"".join((_HEAD[:_SINGLE_SIZE], key, value))
+        return headed(_HEAD, _SINGLE_SIZE, key, value)
     header = _SINGLE.pack(size, 1, PUT, keyspace, 0, 0, key_size, value_size)
     return header + key + value
 

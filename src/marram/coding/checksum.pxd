@@ -4,6 +4,10 @@ cdef Py_ssize_t _SHORT
 cdef unsigned int _ONES
 cdef unsigned long long _PACKED_MAX
 cdef unsigned int[::1] _TABLES
+cdef unsigned int[::1] _SQUARES
+cdef unsigned int _POLYNOMIAL
+cdef unsigned long long _last_size
+cdef unsigned int _last_power
 
 cpdef unsigned int crc32_short(
     object data, Py_ssize_t start, Py_ssize_t stop, unsigned int seed
@@ -14,6 +18,17 @@ cpdef unsigned int crc32_short(
 cdef unsigned int crc32_run(
     const unsigned char* data, Py_ssize_t at, Py_ssize_t stop, unsigned int seed
 ) noexcept
+
+@cython.locals(
+    power="unsigned int", exponent="unsigned int", rest="unsigned long long",
+    size="unsigned long long"
+)
+cpdef unsigned int reseeded(
+    bytes data, unsigned int checksum, unsigned int seed, unsigned int other
+) except? 0xFFFFFFFF
+
+@cython.locals(product="unsigned int")
+cdef unsigned int _product(unsigned int left, unsigned int right) noexcept
 
 cpdef unsigned int place_seed(object file_number, object offset, bytes store_id) except? 0xFFFFFFFF
 

@@ -21,7 +21,9 @@ try:
 except ImportError:
     from zlib import crc32
 
-__all__ = ["KIND_CRC32", "crc32", "crc32_short", "number_seed", "place_seed", "place_start"]
+__all__ = [
+    "KIND_CRC32", "crc32", "crc32_short", "number_seed", "place_seed", "place_start", "reseeded",
+]  # fmt: skip
 
 KIND_CRC32 = 1
 """The only kind there is so far. Never reuse a number."""
@@ -84,6 +86,51 @@ def crc32_run(data: bytes | bytearray, at: int, stop: int, seed: int) -> int:
         value = value >> 8 ^ _TABLES[(value ^ data[at]) & 0xFF]
         at += 1
     return value ^ _ONES
+
+
+def reseeded(data: bytes, checksum: int, seed: int, other: int) -> int:
+    """crc32(data, other), where crc32(data, seed) is known to be `checksum`.
+
+    Compiled, without a look at the data: a checksum is linear in its seed, so the two differ by
+    what as many zeros make of the seeds' difference.
+    """
+    if not _SHORT:
+        whole: int = crc32(data, other)
+        return whole
+    global _last_size, _last_power  # batches are often of one size
+    size = len(data)
+    if size != _last_size:
+        power, exponent, rest = 1 << 31, 3, size
+        while rest:
+            if rest & 1:
+                power = _product(_SQUARES[exponent & 31], power)
+            rest >>= 1
+            exponent += 1
+        _last_size, _last_power = size, power
+    return checksum ^ _product(_last_power, seed ^ other)
+
+
+def _product(left: int, right: int) -> int:
+    """Of polynomials modulo the CRC's; the highest bit is the coefficient of 1."""
+    product = 0
+    while left:
+        if left & 0x80000000:
+            product ^= right
+        left = left << 1 & 0xFFFFFFFF
+        right = right >> 1 ^ (_POLYNOMIAL if right & 1 else 0)
+    return product
+
+
+def _squares() -> memoryview:
+    """x, and each the square of the one before."""
+    squares = array("I", [1 << 30])
+    while len(squares) < 32:
+        squares.append(_product(squares[-1], squares[-1]))
+    return memoryview(squares)
+
+
+_SQUARES = _squares()
+_last_size, _last_power = 0, 1 << 31  # x to the power of eight times the size
 
 
 def place_seed(file_number: int, offset: int, store_id: bytes) -> int:

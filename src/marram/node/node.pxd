@@ -2,6 +2,8 @@ cimport cython
 from marram.commands.spec cimport Outcome, Put
 from marram.node.rows cimport Row
 from marram.node.session cimport Session
+from marram.storage.append cimport Appender
+from marram.storage.clock cimport StoreClock
 from marram.storage.view cimport View
 
 
@@ -48,9 +50,9 @@ cdef class Node:
     cdef Py_ssize_t _max_key_bytes
     cdef bint _check_values
     cdef object _context
-    cdef object _now_ms
+    cdef StoreClock _clock
     cdef public object _append
-    cdef object _append_put
+    cdef Appender _appender
     cdef bint _time_all
     cdef readonly bint _guarded
 

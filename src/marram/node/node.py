@@ -144,9 +144,9 @@ class Node:
         self._watched = self.transactions.watches.by_key
         self._max_key_bytes = store.options.max_key_bytes
         self._check_values = store.options.max_value_bytes < MAX_STRING_BYTES
-        self._now_ms = store.now_ms
+        self._clock = store.clock
         self._append = store.append
-        self._append_put = store.append_put
+        self._appender = store.appender
         self._time_all = False
         self._guarded = False  # every command needs more than the fast path
         self.replication = Replication(self)
@@ -189,7 +189,7 @@ class Node:
 
     def begin_turn(self) -> None:
         """Take the time; every command up to the next call runs at it."""
-        self.now_ms = self._now_ms()
+        self.now_ms = self._clock.now_ms()
 
     def execute(self, session: Session, args: list[bytes]) -> Reply | Deferred:
         """Run one command; args[0] is its name. Sets `waits_for`. Never raises (N2, N4)."""
@@ -221,7 +221,7 @@ class Node:
                     self.waits_for = 0
                     self._write(view, put.changes)
                 else:
-                    self.waits_for = self._append_put(put.keyspace, put.key, put.value)
+                    self.waits_for = self._appender.append_put(put.keyspace, put.key, put.value)
                 session.depends_on = self.waits_for
                 return put.reply  # type: ignore[no-any-return]
             elif kind is Outcome:

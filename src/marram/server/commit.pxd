@@ -1,5 +1,7 @@
 cimport cython
 
+from marram.storage.commit cimport CommitQueue
+
 
 cdef class Waiter:
     cdef public long long waits_at
@@ -10,7 +12,7 @@ cdef class Waiter:
 
 
 cdef class Committer:
-    cdef readonly object queue
+    cdef readonly CommitQueue queue
     cdef public object on_advance
     cdef object _store
     cdef object _loop

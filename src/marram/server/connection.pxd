@@ -2,6 +2,7 @@ cimport cython
 from marram.node.node cimport Node, Traffic
 from marram.node.session cimport Session
 from marram.server.commit cimport Committer, Waiter
+from marram.storage.commit cimport CommitQueue
 
 
 cdef class Connection(Waiter):
@@ -9,7 +10,7 @@ cdef class Connection(Waiter):
     cdef object _clients
     cdef Node _node
     cdef Committer _committer
-    cdef object _queue
+    cdef CommitQueue _queue
     cdef Traffic _traffic
     cdef object _transport
     cdef int _stalled

@@ -3,6 +3,7 @@ from marram.node.node cimport Node
 from marram.node.session cimport Session
 from marram.protocol.resp cimport RequestParser, encode, encode_into
 from marram.server.connection cimport Connection
+from marram.storage.commit cimport CommitQueue
 
 
 cdef class RespConnection(Connection):
@@ -11,7 +12,7 @@ cdef class RespConnection(Connection):
 
     @cython.locals(
         node=Node, session=Session, out=list, size=Py_ssize_t, replies=Py_ssize_t,
-        waits="long long", position="long long",
+        waits="long long", position="long long", queue=CommitQueue,
     )
     cpdef _run(self, list requests)
 

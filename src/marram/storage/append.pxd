@@ -1,6 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from marram.coding.batch cimport encode_put
 from marram.storage.commit cimport CommitQueue, Group
 from marram.storage.memory.engine cimport MemoryEngine
 

@@ -17,7 +17,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from marram.coding.batch import TYPE_STRING
+from marram.storage.commit import CommitQueue
 from marram.storage.entry import Entry, Stored, WrongType, entry_of, is_expired
+from marram.storage.memory.engine import MemoryEngine
+from marram.storage.memory.space import Space
 
 
 class Settling(Protocol):
@@ -75,11 +78,17 @@ class ReadableEngine(Protocol):
 class View:
     """One keyspace for the length of a command."""
 
-    __slots__ = ("_engine", "_settling", "expired", "keyspace", "now_ms", "reads_at")
+    __slots__ = (
+        "_commit", "_engine", "_memory", "_settling", "expired", "keyspace", "now_ms", "reads_at",
+    )  # fmt: skip
 
     def __init__(self, engine: ReadableEngine, settling: Settling, keyspace: int) -> None:
         self._engine = engine
         self._settling = settling
+        # HOT: the same again where they are of these types, and None where not: compiled, what is
+        # asked of them takes no look-up by name then.
+        self._memory: MemoryEngine | None = engine if type(engine) is MemoryEngine else None
+        self._commit: CommitQueue | None = settling if type(settling) is CommitQueue else None
         self.keyspace = keyspace
         self.now_ms = 0
         self.reads_at = 0
@@ -95,8 +104,8 @@ class View:
 
     def string(self, key: bytes) -> bytes | None:
         """The string at `key`, or None where there is none. Raises WrongType."""
-        held = self._engine.spaces[self.keyspace].get(key)
-        if self._settling.unsettled:
+        held = self._held(key)
+        if self._is_unsettled():
             self._note(key)
         if held is None or type(held) is bytes:
             return held
@@ -109,8 +118,8 @@ class View:
 
     def stored(self, key: bytes) -> Stored | None:
         """What the map holds at `key`: a string without a deadline as its bytes, or an Entry."""
-        held = self._engine.spaces[self.keyspace].get(key)
-        if self._settling.unsettled:
+        held = self._held(key)
+        if self._is_unsettled():
             self._note(key)
         if held is not None and is_expired(held, self.now_ms):
             self.expired.append((self.keyspace, key))
@@ -183,12 +192,24 @@ class View:
 
     # -- private ---------------------------------------------------------------------------------
 
+    def _held(self, key: bytes) -> Stored | None:
+        if self._memory is None:
+            return self._engine.spaces[self.keyspace].get(key)
+        space: Space = self._memory.spaces[self.keyspace]
+        return space.map.get(key)
+
+    def _is_unsettled(self) -> bool:
+        commit = self._commit
+        if commit is None:
+            return self._settling.unsettled
+        return commit.committed != commit.last
+
     def _note(self, key: bytes) -> None:
         position = self._settling.settles_at(key)
         self.reads_at = max(self.reads_at, position)
 
     def _note_all(self) -> None:
-        if self._settling.unsettled:
+        if self._is_unsettled():
             self.reads_at = self._settling.last
 
 

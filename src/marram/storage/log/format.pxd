@@ -6,7 +6,7 @@ cdef bint _BY_NUMBER
 cdef bytes _BLANK
 cdef Py_ssize_t _FRAME_CHECKED
 
-@cython.locals(size=Py_ssize_t, payload_sum="unsigned int", header=bytearray)
+@cython.locals(size=Py_ssize_t, header=bytearray)
 cpdef frame_of(
     bytes payload,
     unsigned char kind,
@@ -16,6 +16,7 @@ cpdef frame_of(
     unsigned long long time_ms,
     unsigned long long synced,
     unsigned int seed,
+    unsigned int payload_sum,
 )
 
 # Not checked: `header` has `at + size` bytes.

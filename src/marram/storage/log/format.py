@@ -207,7 +207,9 @@ def pack_frame(
 ) -> bytes:
     """A frame's bytes, for `offset` of the file that place_of() gave `place` for."""
     seed = place_seed(place[0], offset, place[1])
-    return bytes(frame_of(payload, kind, batch_count, first_sequence, epoch, time_ms, synced, seed))
+    checksum = crc32(payload, seed)
+    numbers = (kind, batch_count, first_sequence, epoch, time_ms, synced, seed, checksum)
+    return bytes(frame_of(payload, *numbers))
 
 
 def frame_of(
@@ -219,12 +221,12 @@ def frame_of(
     time_ms: int,
     synced: int,
     seed: int,
+    payload_sum: int,
 ) -> bytes | bytearray:
-    """pack_frame(), for the place whose seed it is (F1)."""
+    """pack_frame(), for the place whose seed it is (F1); payload_sum: crc32(payload, seed)."""
     size = len(payload)
     if size > _SIZE_MAX:
         raise OverflowError(f"a frame of {size} bytes")
-    payload_sum = crc32_short(payload, 0, size, seed)
     if not _BY_NUMBER:
         fields = _FRAME.pack(
             FRAME_MAGIC, size, kind, KIND_CRC32, 0, batch_count, first_sequence, epoch,

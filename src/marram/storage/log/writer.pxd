@@ -1,8 +1,10 @@
 cimport cython
 
-from marram.coding.checksum cimport crc32_short, number_seed
+from marram.coding.checksum cimport crc32_short, number_seed, reseeded
 from marram.storage.log.format cimport frame_of
 
+cdef Py_ssize_t _SPARE
+cdef Py_ssize_t _FRAME_SIZE
 cdef Py_ssize_t _WINDOW
 cdef Py_ssize_t _WINDOW_MIN
 
@@ -13,11 +15,13 @@ cdef class FrameWriter:
     cdef public long long end
     cdef public long long synced
     cdef unsigned int _place
+    cdef unsigned int _seed
+    cdef unsigned int _checksum
     cdef object _window
     cdef long long _window_start
     cdef long long _window_stop
 
-    @cython.locals(stop="long long", seed="unsigned int", size=Py_ssize_t)
+    @cython.locals(stop="long long", seed="unsigned int", checksum="unsigned int")
     cpdef write_frame(
         self, bytes payload, unsigned char kind, unsigned int count, unsigned long long first,
         unsigned long long epoch, unsigned long long time_ms
@@ -53,6 +57,8 @@ cdef class LogWriter(FrameWriter):
         self, bytes batch, unsigned long long sequence, unsigned long long epoch,
         unsigned long long time_ms
     )
+
+    cdef _fold(self, bytes payload, unsigned long long epoch)
 
     cpdef bint fits(self, Py_ssize_t size_bytes) except -1
 

@@ -17,7 +17,7 @@ Threading: write() and sync() by one thread at a time; reserve() by another at t
 
 from __future__ import annotations
 
-from marram.coding.checksum import crc32_short, number_seed, place_start
+from marram.coding.checksum import crc32_short, number_seed, place_start, reseeded
 from marram.env.api import Env, File, Window
 from marram.storage.layout import log_path
 from marram.storage.log.format import (
@@ -41,6 +41,7 @@ GROW_MAX = 16 * 1024 * 1024
 
 # Beside batches: two frames' headers, of the group being written and the open one, and a mark.
 _SPARE = 2 * FRAME_HEADER_SIZE + HISTORY_SIZE
+_FRAME_SIZE = FRAME_HEADER_SIZE  # again, which compiled code has without a look-up by name
 
 # Hot: a record of 192 bytes is stored through a window in 0.2 us, by pwrite() in 1.5, which lets go
 # of the interpreter as well: beside a busy thread it gets that back a time slice later.
@@ -52,7 +53,9 @@ class FrameWriter:
     """A file of frames, open for appending."""
 
     __slots__ = (
+        "_checksum",
         "_place",
+        "_seed",
         "_window",
         "_window_start",
         "_window_stop",
@@ -69,6 +72,7 @@ class FrameWriter:
         self.end = end
         self.synced = end
         self._place = place_start(*place_of(header, kind))
+        self._seed = self._checksum = 0  # of the last frame's payload
         self._window: Window | None = None
         self._window_start = 0  # where it is in the file, bytes
         self._window_stop = 0
@@ -81,7 +85,10 @@ class FrameWriter:
         kind: of frame; count: of what is in it, first: the number of the first of them.
         """
         seed = number_seed(self.end, self._place)
-        frame = frame_of(payload, kind, count, first, epoch, time_ms, self.synced, seed)
+        checksum = crc32_short(payload, 0, len(payload), seed)
+        frame = frame_of(payload, kind, count, first, epoch, time_ms, self.synced, seed, checksum)
+        self._seed = seed
+        self._checksum = checksum
         stop = self.end + len(frame)
         if stop <= self._window_stop:
             assert self._window is not None
@@ -192,13 +199,16 @@ class LogWriter(FrameWriter):
         self.write_frame(
             payload, KIND_BATCHES, count or len(batches), first_sequence, epoch, time_ms
         )
-        self.chain = crc32_short(payload, 0, len(payload), self.chain)
-        self.batch_epoch = epoch
+        self._fold(payload, epoch)
 
     def write_one(self, batch: bytes, sequence: int, epoch: int, time_ms: int) -> None:
         """write(), of one batch. Raises OSError (W3)."""
         self.write_frame(batch, KIND_BATCHES, 1, sequence, epoch, time_ms)
-        self.chain = crc32_short(batch, 0, len(batch), self.chain)
+        self._fold(batch, epoch)
+
+    def _fold(self, payload: bytes, epoch: int) -> None:
+        """Take the batches of the frame just written into the history checksum (W4)."""
+        self.chain = reseeded(payload, self._checksum, self._seed, self.chain)
         self.batch_epoch = epoch
 
     def mark(self, last_sequence: int, epoch: int, time_ms: int) -> None:
@@ -218,7 +228,7 @@ class LogWriter(FrameWriter):
 
     def fits(self, size_bytes: int) -> bool:
         """Whether a frame of one batch is written by storing it in memory, which never blocks."""
-        return self.end + FRAME_HEADER_SIZE + size_bytes <= self._window_stop
+        return self.end + _FRAME_SIZE + size_bytes <= self._window_stop
 
     def _store(self, frame: bytes | bytearray) -> None:
         size = len(frame)

@@ -4,7 +4,7 @@ cimport cython
 
 from marram.storage.lsm.window cimport Window
 from marram.storage.sstable.block cimport DataBlock
-from marram.storage.sstable.raw cimport order, view
+from marram.coding.raw cimport order, view
 
 cdef class Row:
     cdef object _source

@@ -36,7 +36,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.storage.sstable.raw import order, view
+    from marram.coding.raw import order, view
 
 Column = tuple[list[bytes], list[Stored]]
 Stretch = tuple[DataBlock, int, int]

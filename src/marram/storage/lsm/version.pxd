@@ -2,7 +2,7 @@
 
 cimport cython
 
-from marram.storage.sstable.raw cimport order, view
+from marram.coding.raw cimport order, view
 
 cdef class Level:
     cdef list _bytes_before, _slots, _starts, _stops

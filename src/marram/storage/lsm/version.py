@@ -40,7 +40,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.storage.sstable.raw import order, view
+    from marram.coding.raw import order, view
 
 LEVELS = 7
 """Level 0 takes the flushes, the last one holds most of the data."""

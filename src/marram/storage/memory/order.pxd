@@ -1,5 +1,7 @@
 cimport cython
 
+from marram.coding.raw cimport close_gap, open_gap
+
 cdef bint _HAS_HEADS
 cdef Py_ssize_t _HEAD
 cdef Py_ssize_t _PATIENCE

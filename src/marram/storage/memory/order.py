@@ -28,6 +28,14 @@ from typing import Any
 
 from marram import compiled
 
+if False:  # seen by the compiler only
+    import cython
+else:
+    from marram import interpreted as cython
+
+if not cython.compiled:  # else they are inlined
+    from marram.coding.raw import close_gap, open_gap
+
 # Swept 128..4096 with 1 M random 16-byte keys: flat from 512 to 1500.
 BLOCK_KEYS = 512
 
@@ -98,9 +106,7 @@ class Run:
         if size == len(self._heads):
             self._make_room(size)
         heads = self._heads
-        while size > at:
-            heads[size] = heads[size - 1]
-            size -= 1
+        open_gap(heads, at, size)
         heads[at] = _head(key, len(self._common))
 
     def remove(self, at: int) -> None:
@@ -109,10 +115,7 @@ class Run:
         if self.values is not None:
             del self.values[at]
         if _HAS_HEADS:
-            heads, size = self._heads, len(self.keys)
-            while at < size:
-                heads[at] = heads[at + 1]
-                at += 1
+            close_gap(self._heads, at, len(self.keys))
 
     def replace(self, at: int, key: bytes) -> None:
         """Put another key in the place of one; the order stays."""

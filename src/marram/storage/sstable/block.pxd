@@ -2,7 +2,7 @@
 
 cimport cython
 
-from marram.storage.sstable.raw cimport joined, order, u32, u32_list, u32s, u64, u64_list, u64s, view
+from marram.coding.raw cimport joined, order, u32, u32_list, u32s, u64, u64_list, u64s, view
 
 cpdef bytes stored_key(unsigned char keyspace, bytes key)
 

@@ -36,7 +36,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.storage.sstable.raw import joined, order, u32_list, u32s, u64_list, u64s, view
+    from marram.coding.raw import joined, order, u32_list, u32s, u64_list, u64s, view
 
 Row = tuple[int, bytes, bytes, int, int]
 VersionRow = tuple[int, bytes, bytes, int, int, int]

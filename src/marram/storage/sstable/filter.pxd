@@ -2,7 +2,7 @@
 
 cimport cython
 
-from marram.storage.sstable.raw cimport u32, u32s, u64, u64s, view
+from marram.coding.raw cimport u32, u32s, u64, u64s, view
 
 cdef u64 _MULTIPLIER, _HASH_MASK
 cdef bytes _STEPS

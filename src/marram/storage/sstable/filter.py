@@ -42,7 +42,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.storage.sstable.raw import u32s, u64s, view
+    from marram.coding.raw import u32s, u64s, view
 
 Probe = Any
 """What a look-up asks every filter; probe_of() makes it.

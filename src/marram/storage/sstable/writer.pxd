@@ -2,7 +2,7 @@
 
 cimport cython
 
-from marram.storage.sstable.raw cimport order, view
+from marram.coding.raw cimport order, view
 
 cdef Py_ssize_t ENDS_SIZE
 

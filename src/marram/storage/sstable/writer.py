@@ -62,7 +62,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.storage.sstable.raw import order, view
+    from marram.coding.raw import order, view
 
 __all__ = ["TOMBSTONE", "Output", "Row", "TableInfo", "TableOptions", "TableWriter"]
 

@@ -1,7 +1,7 @@
 # raw.py as C: see there.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memmove
 
 cdef extern from *:
     """
@@ -41,6 +41,23 @@ cdef inline bytes joined(unsigned char first, bytes rest):
     PyBytes_AS_STRING(made)[0] = first
     memcpy(PyBytes_AS_STRING(made) + 1, PyBytes_AS_STRING(rest), size)
     return made
+
+cdef inline bytes headed(const unsigned char* head, Py_ssize_t head_size, bytes key, bytes value):
+    cdef Py_ssize_t key_size = len(key), value_size = len(value)
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, head_size + key_size + value_size)
+    cdef char* at = PyBytes_AS_STRING(made)
+    memcpy(at, head, head_size)
+    memcpy(at + head_size, PyBytes_AS_STRING(key), key_size)
+    memcpy(at + head_size + key_size, PyBytes_AS_STRING(value), value_size)
+    return made
+
+cdef inline void open_gap(unsigned int[::1] numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
+    if count > at:
+        memmove(&numbers[at] + 1, &numbers[at], (count - at) * sizeof(unsigned int))
+
+cdef inline void close_gap(unsigned int[::1] numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
+    if count > at:
+        memmove(&numbers[at], &numbers[at] + 1, (count - at) * sizeof(unsigned int))
 
 cdef inline list u32_list(const u32* numbers, Py_ssize_t start, Py_ssize_t stop):
     cdef Py_ssize_t at

@@ -1,9 +1,9 @@
 """Bytes in place: what interpreted code has for the pointers of compiled code (raw.pxd).
 
-A compiled leaf reads keys, values and columns of numbers where they are in a block's payload. The
-few words it has for that are in raw.pxd, as C; here they are for the interpreter, which is fastest
-with copies that one call makes: of the same arguments they give what reads alike. raw.pxd is
-inlined into the leaves, so this module is none.
+A compiled leaf reads keys, values and columns of numbers where they are in a block's payload, and
+moves bytes without a call for each. The few words it has for that are in raw.pxd, as C; here they
+are for the interpreter, which is fastest with copies that one call makes: of the same arguments
+they give what reads alike. raw.pxd is inlined into the leaves, so this module is none.
 
 Whoever asks has checked that the bytes are there: C does not.
 
@@ -35,6 +35,21 @@ def u64s(data: bytes | memoryview, at: int, count: int) -> array[int]:
 def joined(first: int, rest: bytes) -> bytes:
     """A byte, and bytes after it."""
     return bytes((first,)) + rest
+
+
+def headed(head: bytes | bytearray, head_size: int, key: bytes, value: bytes) -> bytes:
+    """head[:head_size] + key + value."""
+    return b"".join((head[:head_size], key, value))
+
+
+def open_gap(numbers: memoryview, at: int, count: int) -> None:
+    """Move the numbers [at, count) up by one; there is room for it."""
+    numbers[at + 1 : count + 1] = numbers[at:count]
+
+
+def close_gap(numbers: memoryview, at: int, count: int) -> None:
+    """Move the numbers [at + 1, count + 1) down by one."""
+    numbers[at:count] = numbers[at + 1 : count + 1]
 
 
 def u32_list(numbers: array[int], start: int, stop: int) -> Sequence[int]:
