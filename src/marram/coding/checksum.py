@@ -124,8 +124,8 @@ def _product(left: int, right: int) -> int:
 def _squares() -> memoryview:
     """x, and each the square of the one before."""
     squares = array("I", [1 << 30])
-    while len(squares) < 32:
-        squares.append(_product(squares[-1], squares[-1]))
+    for at in range(31):
+        squares.append(_product(squares[at], squares[at]))
     return memoryview(squares)
 
 
