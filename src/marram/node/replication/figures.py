@@ -96,6 +96,7 @@ def fields(part: Replication) -> dict[str, Any]:
         "repl_backlog_size": history["limit_bytes"],
         "repl_backlog_first_byte_offset": history["oldest_sequence"],
         "repl_backlog_histlen": store.commit.durable - history["oldest_sequence"],
+        "history_mark": "{}-{}-{:08x}".format(*store.history.newest()),
         "epoch": store.epoch,
         "deposed_by_epoch": part.deposed_by,
         "min_acks": told["min_acks"],
