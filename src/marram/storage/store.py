@@ -24,10 +24,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from marram.coding.batch import (
-    DELETE_RANGE,
     PATCH,
     PUT,
-    SWAP,
     Change,
     delete,
     encode,
@@ -50,7 +48,7 @@ from marram.storage.engine import (
     Range,
     rows_of,
 )
-from marram.storage.entry import is_expired
+from marram.storage.entry import is_expired, stored
 from marram.storage.frames import changes_of
 from marram.storage.generations import Generations
 from marram.storage.history import History, Mark, mark_of
@@ -307,7 +305,7 @@ class Store:
         self._reserve(len(batch))
         try:
             group = self.commit.enter(batch)
-            _mark(self.commit, group, changes)
+            self.commit.note_keys(group, changes)
             self.engine.apply(changes, group.last)
         except BaseException as error:
             self._broken(error)
@@ -654,13 +652,22 @@ class Store:
         self._reserve(len(frame.payload) + FRAME_HEADER_SIZE)
         try:
             group = commit.enter_frame(frame.payload, frame.count, frame.epoch, frame.time_ms)
-            _mark(commit, group, changes)
+            commit.note_keys(group, changes)
             # As one batch: nobody can take a snapshot in between.
-            self.engine.apply(changes, group.last)
+            self._apply_for_good(changes, group.last)
         except BaseException as error:
             self._broken(error)
             raise
         return group.last
+
+    def _apply_for_good(self, changes: list[Change], sequence: int) -> None:
+        """Engine.apply() where nobody will want it back: mostly PUTs, at half the time."""
+        engine = self.engine
+        if {change[0] for change in changes} != {PUT}:
+            engine.apply(changes, sequence)
+            return
+        for _, keyspace, key, value, deadline_ms, type_ in changes:
+            engine.put(keyspace, key, stored(value or b"", deadline_ms, type_), sequence)
 
     def _hold_back(self) -> None:
         """Wait until the engine can take more; a little where it is only getting late.
@@ -749,7 +756,7 @@ class Unit:
             store._reserve(len(batch))
             try:
                 group = store.commit.enter(batch)
-                _mark(store.commit, group, self._changes)
+                store.commit.note_keys(group, self._changes)
             except BaseException as error:
                 store._broken(error)
                 raise
@@ -767,20 +774,6 @@ class Unit:
         if self._holds_lock:
             self._holds_lock = False
             store.lock.release()
-
-
-def _mark(commit: CommitQueue, group: Group, changes: list[Change]) -> None:
-    """Note which keys the group unsettles, before the map changes (commit.py C4, C6)."""
-    if len(changes) > 1 and (
-        any(change[0] in (DELETE_RANGE, SWAP) for change in changes)
-        or len({change[2] for change in changes}) < len(changes)
-    ):
-        commit.stepwise = group.last
-    for change in changes:
-        if change[0] in (DELETE_RANGE, SWAP):
-            group.everything = True
-        else:
-            group.keys.add(change[2])
 
 
 class _ClosedEngine(MemoryEngine):
