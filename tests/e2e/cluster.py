@@ -77,6 +77,18 @@ class Cluster:
         """Where a replica finds an upstream: at the relay between them."""
         return f"127.0.0.1:{self.relay(replica, upstream).port}"
 
+    @contextlib.contextmanager
+    def held(self, upstream: str) -> Iterator[None]:
+        """A context in which nothing passes between a server and its replicas."""
+        links = [link for (_, above), link in self._relays.items() if above == upstream]
+        for link in links:
+            link.hold()
+        try:
+            yield
+        finally:
+            for link in links:
+                link.heal()
+
     def fail_over(self, lost: str) -> str:
         """Promote the replica that has most, have the others follow it; docs/replication.md."""
         left = [name for name in self.servers if name != lost]
