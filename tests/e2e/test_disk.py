@@ -18,33 +18,13 @@ import pytest
 
 import marram
 from marram.errors import OutcomeUnknown, StoreFailed, StoreFull
+from tests.e2e.disks import mount, small_disk, umount
+
+__all__ = ["small_disk"]
 
 # FS_IOC_SHUTDOWN with "no log flush": the file system stops as if the power had gone.
 _SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
-
-
-def _mount(*arguments: str) -> None:
-    """Mount something, or skip with the reason."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-
-
-def _umount(path: pathlib.Path) -> None:
-    subprocess.run(["umount", str(path)], capture_output=True, check=True)
-
-
-@pytest.fixture
-def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file system of 600 KiB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    _mount("-t", "tmpfs", "-o", "size=600k", "tmpfs", str(path))
-    yield path
-    _umount(path)
 
 
 def test_a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room(
@@ -113,9 +93,9 @@ def ext4(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
     path = tmp_path / "disk"
     path.mkdir()
-    _mount("-o", "loop", str(image), str(path))
+    mount("-o", "loop", str(image), str(path))
     yield path
-    _umount(path)
+    umount(path)
 
 
 def _cut_power(path: pathlib.Path) -> None:
@@ -149,8 +129,8 @@ def test_p1_acknowledged_writes_survive_a_power_cut_on_ext4(
         with pytest.raises((StoreFailed, OutcomeUnknown)):
             db.put(b"after the cut", b"lost")
         db.close()
-        _umount(ext4)
-        _mount("-o", "loop", str(tmp_path / "image"), str(ext4))
+        umount(ext4)
+        mount("-o", "loop", str(tmp_path / "image"), str(ext4))
     with marram.open(ext4 / "db") as db:
         assert dict(db) == expected
 
@@ -168,8 +148,8 @@ def test_durability_interval_loses_at_most_its_interval_to_a_power_cut(
     _cut_power(ext4)
     with contextlib.suppress(StoreFailed):  # it cannot sync any more, and says so
         db.close()
-    _umount(ext4)
-    _mount("-o", "loop", str(tmp_path / "image"), str(ext4))
+    umount(ext4)
+    mount("-o", "loop", str(tmp_path / "image"), str(ext4))
 
     with marram.open(ext4 / "db") as again:
         kept = len(again)

@@ -13,7 +13,7 @@ from marram.node.replication.record import Record, read_record, write_record
 from marram.node.settings import ReplicationSettings, Settings
 from marram.protocol.replies import NULL_ARRAY, OK, ErrorReply
 from tests.node.harness import PENDING, World
-from tests.node.replicas import Net, NetShell, state, told
+from tests.node.replicas import Net, NetShell, port_of, state, told
 
 
 @pytest.fixture
@@ -111,6 +111,54 @@ def test_chains_work(net: Net) -> None:
     net.advance(200)
     assert told(last.client(), "GET", "k") == b"2"
     assert "primary at a:7379" in last.client().error("SET", "k", "3")
+
+
+def follows(net: Net, world: World, upstream: str) -> None:
+    """REPLICAOF, and what comes of it."""
+    world.client()("REPLICAOF", upstream, port_of(upstream))
+    net.settle()
+    net.advance(20_000)
+
+
+def is_in_a_circle(world: World) -> bool:
+    return "SELF" in state(world) and "circle" in state(world)
+
+
+def test_a_circle_of_two_is_refused_and_ends_where_one_of_them_is_told_otherwise(net: Net) -> None:
+    one = net.world("a")
+    one.client()("SET", "k", "1")
+    two = net.world("b", "a")
+    net.settle()
+    follows(net, one, "b")
+    assert is_in_a_circle(one)
+    assert rows(one) == {b"k": b"1"}
+    one.client()("REPLICAOF", "NO", "ONE")
+    net.settle()
+    one.client()("SET", "k", "2")
+    net.advance(20_000)
+    assert state(two) == "STREAMING"
+    assert told(two.client(), "GET", "k") == b"2"
+
+
+def test_a_circle_of_three_is_found_also_where_the_way_to_the_primary_changed_far_away(
+    net: Net,
+) -> None:
+    first = net.world("a")
+    first.client()("SET", "k", "1")
+    net.world("b", "a")
+    net.settle()
+    net.world("c", "b")
+    net.settle()
+    last = net.world("d", "c")
+    net.settle()
+    net.advance(1000)
+    far = net.world("e", machine=first.machine.crash_clone(1.0, 1))  # a copy of the first
+    follows(net, first, "e")
+    assert state(first) == "STREAMING"
+    assert state(last) == "STREAMING"
+    # The last of the chain hears of the new end of it, three steps away.
+    follows(net, far, "d")
+    assert is_in_a_circle(far)
 
 
 # -- what a replica refuses and does not do --------------------------------------------------------

@@ -392,8 +392,9 @@ class Node:
         verified = self.is_primary or (uplink is not None and uplink.follower.is_verified)
         primary = self.name if self.is_primary or uplink is None else uplink.follower.primary
         return Host(
-            self.store.store_id, self.run_id, self.store.epoch, self.is_primary, verified, primary
-        )
+            self.store.store_id, self.run_id, self.store.epoch, self.is_primary, verified, primary,
+            () if uplink is None else uplink.follower.route,
+        )  # fmt: skip
 
     def own(self) -> Own:
         store = self.store

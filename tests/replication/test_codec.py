@@ -11,12 +11,14 @@ import random
 import re
 import struct
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marram.coding.checksum import crc32
 from marram.errors import InvalidArgument, ProtocolError
 from marram.protocol.frames import FrameParser, FrameReplyParser, Op, encode_error, encode_request
 from marram.replication import codec
@@ -36,10 +38,13 @@ from marram.replication.messages import (
     Batches,
     Code,
     Hello,
+    Mark,
     Message,
+    Plan,
     Ready,
     Refusal,
     Rows,
+    Welcome,
     weight_of,
 )
 from tests.replication.wire import ONE_OF_EACH, messages
@@ -299,3 +304,19 @@ def test_bad_bytes_set_error_and_nothing_else() -> None:
         incomplete += error is None and len(found) < 2
     # The generator must keep reaching every kind of end, or the test says nothing.
     assert min(errors, answered, incomplete) > INPUTS // 100, (errors, answered, incomplete)
+
+
+def test_a_route_has_64_servers_at_most() -> None:
+    ids = tuple(bytes((number,)) * 16 for number in range(65))
+    message = Welcome(b"p" * 32, b"s" * 16, 4, Mark(3, 120, 9), Plan.TAIL, None, "", 1000, ids)
+    (told,) = Decoder().feed(b"".join(encode(message)))
+    assert told == replace(message, route=ids[:64])
+    at = b"".join(encode(message)).index(ids[0]) - 1
+    data = bytearray(b"".join(encode(message)))
+    assert data[at] == 64
+    data[at : at + 1] = bytes((65,))  # 64 follow, and the text's two bytes
+    data[5:9] = crc32(data[9:], crc32(data[:5])).to_bytes(4, "little")
+    decoder = Decoder()
+    assert decoder.feed(bytes(data)) == []
+    assert decoder.error is not None
+    assert "a route of 65 servers" in decoder.error

@@ -208,7 +208,9 @@ def test_a_silent_stranger_is_dropped_but_not_before_its_time() -> None:
 def test_f3_a_replica_whose_history_is_a_prefix_gets_the_tail() -> None:
     feed, effects = judged(login(), HERE)
     assert effects[0] == fx.Hold(50)
-    assert sent(effects) == [Welcome(NO_PROOF, STORE, 3, NEWEST, Plan.TAIL, None, "p:6379", 1000)]
+    assert sent(effects) == [
+        Welcome(NO_PROOF, STORE, 3, NEWEST, Plan.TAIL, None, "p:6379", 1000, (RUN,))
+    ]
     assert feed.receive(Ready(), 0) == [fx.Acked(50, 50), fx.OpenTail(50)]
 
 

@@ -512,6 +512,37 @@ def test_a_link_that_streamed_is_tried_again_soon() -> None:
     assert follower.is_verified
 
 
+def test_a_later_epoch_is_not_vouched_for_before_the_history_is_known_to_be_of_it() -> None:
+    follower = streaming()
+    follower.lost("gone", 0)
+    follower.tick(follower.deadline_ns or 0)
+    follower.connected(OWN, NONCE, 0)
+    follower.receive(CHALLENGE, 0)
+    assert follower.is_verified, "of its own epoch it still is"
+    assert follower.receive(welcome(Plan.FULL, 40, epoch=3), 0) == [fx.RaiseEpoch(3)]
+    assert not follower.is_verified
+    follower.epoch_raised(3, 0)
+    follower.was_set_aside(40, 0)
+    assert not follower.is_verified
+    follower.lost("gone", 0)
+    assert not follower.is_verified, "the epoch stays, and so does the doubt"
+
+
+def test_a_replica_refuses_an_upstream_that_follows_it() -> None:
+    follower = logged_in()
+    effects = follower.receive(welcome(epoch=3, route=(UPSTREAM, b"x" * 16, RUN)), 0)
+    assert refusal(effects) is Code.SELF
+    assert "circle" in follower.trouble
+    assert not follower.route
+    assert waits(follower, 0) >= 5000 * MS
+
+
+def test_a_replica_takes_over_the_route_of_its_upstream() -> None:
+    follower = logged_in()
+    follower.receive(welcome(route=(UPSTREAM, b"x" * 16)), 0)
+    assert follower.route == (UPSTREAM, b"x" * 16)
+
+
 @pytest.mark.parametrize("code", [Code.SELF, Code.FOREIGN_STORE, Code.WRONG_PASSWORD])
 def test_what_only_an_operator_can_mend_is_not_tried_again_soon(code: Code) -> None:
     follower = connected()

@@ -16,6 +16,7 @@ import pytest
 
 from marram.env import posix_env
 from marram.env.faulty import Fault, FaultyEnv
+from marram.node.replication import uplink
 from marram.protocol.frames import FrameReplyParser, Op, Status, encode_request
 from marram.protocol.replies import ErrorReply
 from marram.replication.codec import encode_hello
@@ -34,13 +35,16 @@ class Servers:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._stack = ExitStack()
+        self.named: dict[str, Running] = {}
 
     def start(self, name: str, of: Running | str = "", env: Any = None, **options: Any) -> Running:
         """A server with a frame port. of: whose replica."""
         if isinstance(of, Running):
             of = "{}:{}".format(*of.address("frame"))
         options = {"frame_port": 0, "replica_of": of, **options}
-        return self._stack.enter_context(serving(self._directory / name, env, **options))
+        running = self._stack.enter_context(serving(self._directory / name, env, **options))
+        self.named[name] = running
+        return running
 
     def close(self) -> None:
         self._stack.close()
@@ -248,6 +252,25 @@ def test_acks_of_one_write_over_http_and_resp(servers: Servers) -> None:
         answer = web.ask("POST", "/v1/batch", ops, headers)
         assert (answer.status, answer.code) == (500, "outcome_unknown")
         env.open_gate()
+
+
+def test_what_a_slow_disk_has_not_taken_is_bounded(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uplink, "UNWRITTEN_BYTES", 1 << 20)
+    primary, env = gated(servers)
+    largest = 256 << 10
+    with primary.connect() as client:
+        env.close_gate()
+        for number in range(40):
+            client.ask(b"SET", b"k%d" % number, bytes(largest))
+    replica = servers.named["r"]
+    until(lambda: replica.call(lambda s: s.store.commit.pending_bytes) > 1 << 20)
+    until(lambda: replica.call(lambda s: s.node.replication.uplink._waiting))
+    pending = replica.call(lambda s: s.store.commit.pending_bytes)
+    assert pending <= (1 << 20) + largest + 4096
+    env.open_gate()
+    caught_up(primary, replica)
 
 
 # -- positions and refusals over HTTP and frames ---------------------------------------------------

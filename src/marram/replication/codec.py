@@ -32,6 +32,7 @@ from marram.replication.messages import (
     MAX_FRAME_BYTES,
     NONCE_BYTES,
     PROOF_BYTES,
+    ROUTE_MAX,
     TEXT_BYTES_MAX,
     Ack,
     Agreed,
@@ -62,7 +63,7 @@ _FIXED: Final = _FRAME.size - 4
 _MARK: Final = struct.Struct("<QQI")
 _LOGIN: Final = struct.Struct(f"<{PROOF_BYTES}s{ID_BYTES}s{ID_BYTES}sQQQIQQ")
 _CHALLENGE: Final = struct.Struct(f"<H{NONCE_BYTES}s{ID_BYTES}s")
-_WELCOME: Final = struct.Struct(f"<{PROOF_BYTES}s{ID_BYTES}sQQQIBBQI")
+_WELCOME: Final = struct.Struct(f"<{PROOF_BYTES}s{ID_BYTES}sQQQIBBQIB")
 _BATCHES: Final = struct.Struct("<QIQQQI")
 _HEARTBEAT: Final = struct.Struct("<QQQQQQ")
 _BEGIN: Final = struct.Struct("<QQIQQ")
@@ -173,11 +174,12 @@ def _encode_compare(m: Compare) -> tuple[int, bytes]:
 
 
 def _encode_welcome(m: Welcome) -> tuple[int, bytes]:
+    route = m.route[:ROUTE_MAX]
     fixed = _WELCOME.pack(
         m.proof, m.store_id, m.epoch, *m.newest, m.plan, m.aside is not None, m.aside or 0,
-        m.heartbeat_ms,
+        m.heartbeat_ms, len(route),
     )  # fmt: skip
-    return _WELCOME_KIND, fixed + _text(m.primary)
+    return _WELCOME_KIND, b"".join((fixed, *route, _text(m.primary)))
 
 
 def _encode_batches(m: Batches) -> tuple[int, bytes]:
@@ -291,15 +293,19 @@ def _decode_compare(body: bytes) -> Message:
 
 
 def _decode_welcome(body: bytes) -> Message:
-    proof, store_id, epoch, mark_epoch, sequence, chain, plan, has_aside, aside, beat = _fields(
-        _WELCOME, body, _WELCOME.size
-    )
+    (
+        proof, store_id, epoch, mark_epoch, sequence, chain, plan, has_aside, aside, beat, count,
+    ) = _fields(_WELCOME, body, _WELCOME.size)  # fmt: skip
     if has_aside > 1 or (aside and not has_aside):
         raise ValueError("a flag that is none")
     newest = Mark(mark_epoch, sequence, chain)
     left = aside if has_aside else None
-    primary = _rest_text(body, _WELCOME.size)
-    return Welcome(proof, store_id, epoch, newest, Plan(plan), left, primary, beat)
+    at, stop = _WELCOME.size, _WELCOME.size + count * ID_BYTES
+    if count > ROUTE_MAX or stop > len(body):
+        raise ValueError(f"a route of {count} servers")
+    route = tuple(body[start : start + ID_BYTES] for start in range(at, stop, ID_BYTES))
+    primary = _rest_text(body, stop)
+    return Welcome(proof, store_id, epoch, newest, Plan(plan), left, primary, beat, route)
 
 
 def _decode_begin(body: bytes) -> Message:

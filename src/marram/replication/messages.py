@@ -23,6 +23,8 @@ NONCE_BYTES: Final = 16
 PROOF_BYTES: Final = 32
 MARKS_MAX: Final = 32
 """Marks in one Compare, at most."""
+ROUTE_MAX: Final = 64
+"""Run ids in a Welcome, at most: a circle of more replicas is not found."""
 TEXT_BYTES_MAX: Final = 1024
 """Bytes of any text in a message."""
 MESSAGE_OVERHEAD_BYTES: Final = 64
@@ -173,7 +175,9 @@ class Welcome:
     its own, durably, before Ready. newest: its last durable batch. plan: see Plan. aside: for a
     full sync, the replica's batches after this sequence are not known to be in the upstream's
     history: it sets them aside before Ready; None: there are none. primary: where the primary
-    serves clients, or "". heartbeat_ms: how often it is heard of at least.
+    serves clients, or "". heartbeat_ms: how often it is heard of at least. route: run ids on the
+    way to the primary, the upstream's first, ROUTE_MAX at most: a replica that finds its own is in
+    a circle.
     """
 
     proof: bytes
@@ -184,6 +188,7 @@ class Welcome:
     aside: int | None
     primary: str
     heartbeat_ms: int
+    route: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,8 @@ class Host:
     itself, so that its history is the truth. is_verified: whether its history is that of its epoch:
     of a primary it is; of a replica it is known once its own link has streamed (Follower). Its
     epoch may have been raised by an operator, and its history be that of a deposed primary.
-    primary: where the primary serves clients, or "".
+    primary: where the primary serves clients, or "". route: on a replica, run ids from its upstream
+    to the primary.
     """
 
     store_id: bytes
@@ -105,6 +106,7 @@ class Host:
     is_primary: bool
     is_verified: bool
     primary: str = ""
+    route: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,8 +454,9 @@ class Feed:
             effects.append(Hold(self.sent.sequence))
         heartbeat_ms = self._options.heartbeat_ns // _MS_NS
         message = Welcome(
-            proof, host.store_id, host.epoch, self._newest, plan, aside, host.primary, heartbeat_ms
-        )
+            proof, host.store_id, host.epoch, self._newest, plan, aside, host.primary, heartbeat_ms,
+            (host.run_id, *host.route),
+        )  # fmt: skip
         return [*effects, Send(message)]
 
     def _begin(self) -> list[Effect]:

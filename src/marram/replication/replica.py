@@ -173,11 +173,15 @@ class Follower:
     ) -> None:
         self.state = State.WAITING
         self.is_verified = False
-        """Whether the history here was once found to be a prefix of the upstream's: see Host."""
+        """Whether the history here is known to be of the own epoch: it was a prefix of the
+        upstream's, and no later epoch was taken over since; see Host.
+        """
         self.trouble = ""
         """Why the last link ended; "" once there is one that works."""
         self.primary = ""
         """Where the primary serves clients, as the upstream said; "" where that is not known."""
+        self.route: tuple[bytes, ...] = ()
+        """Run ids from the upstream to the primary, as the upstream last said."""
         self.committed = committed
         """Up to where the history is known to be committed. A node that opens with an ack level set
         answers no readers before this has come to what it opened with.
@@ -445,12 +449,18 @@ class Follower:
             return self._refuse(Code.FOREIGN_STORE, text, now_ns)
         if own.store_id == NO_STORE and message.plan is not Plan.FULL:
             return self._refuse(Code.MALFORMED, "a tail for an empty store", now_ns)
+        if self._run_id in message.route:
+            text = "the upstream follows this server, by a circle of replicas"
+            return self._refuse(Code.SELF, text, now_ns)
         self._welcome = message
         self.primary = message.primary
+        self.route = message.route
         self.upstream_newest = message.newest.sequence
         self.state = State.PREPARING
         self._beat_ns = now_ns + self._options.heartbeat_ns
         if message.epoch > own.epoch:
+            # Until it streams: nobody may be fed what an earlier reign has in the name of a later.
+            self.is_verified = False
             self._todo.append(RaiseEpoch(message.epoch))
         if message.aside is not None and message.aside < own.newest.sequence:
             self._todo.append(SetAside(message.aside))

@@ -39,7 +39,10 @@ cdef class Appender:
     cdef int64_t _put(self, Py_ssize_t keyspace, bytes key, bytes value, bint at_once) except -1
 
     @cython.locals(memory=MemoryEngine)
-    cdef _apply_put(self, Py_ssize_t keyspace, bytes key, bytes value, int64_t sequence)
+    cdef _apply_put(self, Py_ssize_t keyspace, bytes key, object held, int64_t sequence)
+
+    @cython.locals(change=tuple)
+    cdef _apply(self, object changes, int64_t sequence)
 
     cpdef check_writable(self, object changes)
 
@@ -47,5 +50,3 @@ cdef class Appender:
 
     cpdef release_dropped(self)
 
-
-cpdef mark(CommitQueue commit, Group group, object changes)

@@ -20,18 +20,17 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from marram.coding.batch import (
-    DELETE_RANGE,
     PATCH,
     PUT,
-    SWAP,
     Change,
     encode,
     encode_put,
 )
 from marram.env.api import Env
 from marram.errors import Closed, Forked, ReadOnly, StoreFull
-from marram.storage.commit import CommitQueue, Group
+from marram.storage.commit import CommitQueue
 from marram.storage.engine import SPACE_ERRORS, Engine, Pin
+from marram.storage.entry import Stored, stored
 from marram.storage.frames import changes_of
 from marram.storage.log.format import FRAME_HEADER_SIZE
 from marram.storage.log.tail import Frame
@@ -130,8 +129,8 @@ class Appender:
         self.reserve(len(batch))
         try:
             group = self.commit.enter(batch)
-            mark(self.commit, group, changes)
-            self.engine.apply(changes, group.last)
+            self.commit.note_keys(group, changes)
+            self._apply(changes, group.last)
         except BaseException as error:
             self.broken(error)
             raise
@@ -172,13 +171,25 @@ class Appender:
         finally:
             self._release()
 
-    def _apply_put(self, keyspace: int, key: bytes, value: bytes, sequence: int) -> None:
+    def _apply(self, changes: list[Change], sequence: int) -> None:
+        """Engine.apply() where nobody will want it back: mostly PUTs, at half the time."""
+        for change in changes:
+            if change[0] != PUT:
+                self.engine.apply(changes, sequence)
+                return
+        for _, keyspace, key, value, deadline_ms, type_ in changes:
+            held: Stored = value or b""
+            if deadline_ms or type_:
+                held = stored(value or b"", deadline_ms, type_)
+            self._apply_put(keyspace, key, held, sequence)
+
+    def _apply_put(self, keyspace: int, key: bytes, held: Stored, sequence: int) -> None:
         engine = self.engine
         if type(engine) is MemoryEngine:
             memory: MemoryEngine = engine
-            memory.put(keyspace, key, value, sequence)
+            memory.put(keyspace, key, held, sequence)
         else:
-            engine.put(keyspace, key, value, sequence)
+            engine.put(keyspace, key, held, sequence)
 
     def append_frame(self, frame: Frame) -> int:
         """Log and apply batches as a primary wrote them; returns the position to wait for.
@@ -250,9 +261,9 @@ class Appender:
         self.reserve(len(frame.payload) + FRAME_HEADER_SIZE)
         try:
             group = commit.enter_frame(frame.payload, frame.count, frame.epoch, frame.time_ms)
-            mark(commit, group, changes)
+            commit.note_keys(group, changes)
             # As one batch: nobody can take a snapshot in between.
-            self.engine.apply(changes, group.last)
+            self._apply(changes, group.last)
         except BaseException as error:
             self.broken(error)
             raise
@@ -294,23 +305,6 @@ class Appender:
         """Unpin what was dropped while the lock was taken. Under the lock."""
         while self._dropped:
             self.engine.release(self._dropped.popleft())
-
-
-def mark(commit: CommitQueue, group: Group, changes: list[Change]) -> None:
-    """Note which keys the group unsettles, before the map changes (commit.py C4, C6)."""
-    if len(changes) > 1 and _shows_steps(changes):
-        commit.stepwise = group.last
-    for change in changes:
-        if change[0] in (DELETE_RANGE, SWAP):
-            group.everything = True
-        else:
-            group.keys.add(change[2])
-
-
-def _shows_steps(changes: list[Change]) -> bool:
-    return any(change[0] in (DELETE_RANGE, SWAP) for change in changes) or len(
-        {change[2] for change in changes}
-    ) < len(changes)
 
 
 def _adds_data(changes: list[Change]) -> bool:

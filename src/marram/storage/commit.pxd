@@ -68,6 +68,9 @@ cdef class CommitQueue:
     @cython.locals(log=LogWriter)
     cpdef settle_through(self)
 
+    @cython.locals(keys=set, change=tuple, is_wide=bint)
+    cpdef note_keys(self, Group group, object changes)
+
     @cython.locals(group=Group, writing=Group)
     cpdef int64_t settles_at(self, bytes key) except -1
 

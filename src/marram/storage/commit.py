@@ -33,6 +33,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Lock
 
+from marram.coding.batch import DELETE_RANGE, SWAP, Change
 from marram.errors import OutcomeUnknown, StoreFailed
 from marram.storage.held import HeldKeys
 from marram.storage.log.format import FRAME_HEADER_SIZE
@@ -40,6 +41,8 @@ from marram.storage.log.writer import LogWriter
 
 # How much of a primary's frames shares one of a replica, bytes.
 _RUN_BYTES = 16 * 1024 * 1024
+
+_WIDE = frozenset((DELETE_RANGE, SWAP))  # changes of more than one key
 
 
 Point = tuple[int, int, int, int, int]
@@ -275,6 +278,19 @@ class CommitQueue:
         self.durable = self.committed = self.last
         self.groups += 1
 
+    def note_keys(self, group: Group, changes: list[Change]) -> None:
+        """Note which keys the group unsettles, before the map changes (C4, C6)."""
+        keys = {change[2] for change in changes}
+        if len(changes) == 1:
+            is_wide = changes[0][0] in _WIDE
+        else:
+            is_wide = not _WIDE.isdisjoint({change[0] for change in changes})
+            if is_wide or len(keys) < len(changes):
+                self.stepwise = group.last
+        if is_wide:
+            group.everything = True
+        group.keys |= keys
+
     @property
     def newest_epoch(self) -> int:
         """The epoch of the newest batch appended."""
@@ -356,9 +372,10 @@ class CommitQueue:
                 self.point = (log.number, log.end, group.last, log.batch_epoch, log.chain)
                 self.durable = group.last
                 self.groups += 1
-                if self._bound is None:
+                if self._bound is None or self._bound >= group.last:
+                    # Also where replicas have it already, as on one that catches up.
                     self._writing = None
-                    self.committed = group.last
+                    self._advance()
                 else:
                     self._hold(group)
             self._taker = None

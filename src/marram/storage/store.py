@@ -24,7 +24,7 @@ from marram.coding.batch import Change, delete, encode
 from marram.env.api import Env
 from marram.errors import Closed, Forked, InvalidArgument
 from marram.storage import recovery
-from marram.storage.append import Appender, mark
+from marram.storage.append import Appender
 from marram.storage.aside import set_aside
 from marram.storage.clock import StoreClock
 from marram.storage.commit import CommitQueue, Group
@@ -571,7 +571,7 @@ class Unit:
             store.appender.reserve(len(batch))
             try:
                 group = store.commit.enter(batch)
-                mark(store.commit, group, self._changes)
+                store.commit.note_keys(group, self._changes)
             except BaseException as error:
                 store.appender.broken(error)
                 raise

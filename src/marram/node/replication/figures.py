@@ -96,6 +96,7 @@ def fields(part: Replication) -> dict[str, Any]:
         "repl_backlog_size": history["limit_bytes"],
         "repl_backlog_first_byte_offset": history["oldest_sequence"],
         "repl_backlog_histlen": store.commit.durable - history["oldest_sequence"],
+        "history_mark": told["history_mark"],
         "epoch": store.epoch,
         "deposed_by_epoch": part.deposed_by,
         "min_acks": told["min_acks"],
@@ -111,6 +112,7 @@ def stats(part: Replication) -> dict[str, Any]:
     """The same, nested, for stats."""
     found: dict[str, Any] = {
         "role": "replica" if part.is_replica else "primary",
+        "history_mark": "{}-{}-{:08x}".format(*part.node.store.history.newest()),
         "deposed_by": part.deposed_by,
         "min_acks": part.node.settings.replication.min_acks,
         "full_syncs_given": part.full_syncs,

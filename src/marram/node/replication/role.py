@@ -132,9 +132,7 @@ class Replication:
         self._work = Work(node.env, node.loop, "marram-role")
         self._is_changing = False
         self._is_stopping = False
-        # Whether what is here is of the history of the store's epoch: an epoch is taken over from
-        # the upstream before it is known what of the own history is the upstream's, too.
-        self._is_verified = True
+        self._route: tuple[bytes, ...] = ()  # that replicas were told of
         self._links = 0  # made so far, for their names
         self._opened_at = store.last
         self._must_reach = node.settings.replication.min_acks > 0
@@ -212,6 +210,16 @@ class Replication:
                 if host in ("", "0.0.0.0", "[::]"):  # every address: that which we came by
                     found[name] = f"{uplink.upstream.rpartition(':')[0]}:{port}"
         return found
+
+    @property
+    def _is_verified(self) -> bool:
+        """Whether what is here is of the history of the store's epoch.
+
+        An epoch is taken over from the upstream before it is known what of the own history is the
+        upstream's, too.
+        """
+        uplink = self.uplink
+        return not self.is_replica or (uplink is not None and uplink.follower.is_verified)
 
     def standing(self) -> Standing:
         """How far this node is."""
@@ -291,7 +299,6 @@ class Replication:
                 self._changed(deferred, ErrorReply(self.node.refusal(outcome)))
                 return
             self.deposed_by = 0
-            self._is_verified = True
             if store.read_only:
                 store.lead()
             self._opened_at = store.last
@@ -332,7 +339,6 @@ class Replication:
             self.levels.end()
             # Those who wait for replicas of a reign that is over wait for nothing.
             self.shell.give_up(0, store.last)
-        self._is_verified = False
         store.commit.set_bound(known)
         self.deposed_by = 0
         self._restart_links("another role")
@@ -366,7 +372,6 @@ class Replication:
 
     def epoch_changed(self) -> None:
         """The store's epoch was raised for the upstream's sake."""
-        self._is_verified = False
         self._restart_links("another epoch")
 
     # -- links to replicas -------------------------------------------------------------------------
@@ -405,11 +410,13 @@ class Replication:
     def _host(self) -> Host:
         store = self._store
         primary = self.address
-        if self.is_replica:
+        route: tuple[bytes, ...] = ()
+        if self.uplink is not None:
             primary = " ".join(f"{name}={at}" for name, at in self.primary.items())
+            route = self.uplink.follower.route
         return Host(
             store.store_id, self.run_id, store.epoch, not self.is_replica, self._is_verified,
-            primary,
+            primary, route,
         )  # fmt: skip
 
     def admit(self, link: Downlink) -> None:
@@ -447,7 +454,11 @@ class Replication:
 
     def committed_upstream(self, sequence: int) -> None:
         """The upstream's committed position; told by links whose histories agree."""
-        self._is_verified = True
+        uplink = self.uplink
+        if uplink is not None and uplink.follower.route != self._route:
+            # Replicas of ours know another one: by the new one they may be in a circle.
+            self._route = uplink.follower.route
+            self._restart_links("another way to the primary")
         if self._store.commit.set_bound(sequence):
             self._committed_moved()
         if self._must_reach and sequence >= self._opened_at:

@@ -4,8 +4,8 @@ Owns the bytes of the greeting, the order of what may block, and back-pressure; 
 what to append and what to refuse is Follower's to say (marram.replication.replica).
 
 V1  jobs of a link that was closed are left undone, or end before the next one is connected.
-V2  while the engine cannot keep up, the connection is not read: what waits here is bounded by the
-    replica's window.
+V2  while the engine or the disk cannot keep up, the connection is not read: what waits here is
+    bounded by the replica's window, and what waits for the disk by UNWRITTEN_BYTES and a message.
 V3  batches are applied on the node's thread, so that commands see all of a batch or nothing; syncs
     of what came meanwhile are shared.
 
@@ -51,6 +51,10 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("marram.node")
 
+UNWRITTEN_BYTES: Final = 32 << 20
+"""How much may be applied and not yet be on its way to the disk: acknowledging what is applied lets
+the upstream go on, and it reads faster than a slow disk writes.
+"""
 _STALL_LOOK_S: Final = 0.01
 _SHOWN: Final = 60  # bytes of a strange answer
 
@@ -201,8 +205,11 @@ class Uplink:
     # -- back-pressure -----------------------------------------------------------------------------
 
     def _must_wait(self) -> bool:
-        """Whether the engine takes nothing now; it is asked before each message."""
-        return self.is_streaming and self._store.engine.throttle() >= 1.0
+        """Whether engine or disk take nothing now; it is asked before each message."""
+        store = self._store
+        return self.is_streaming and (
+            store.commit.pending_bytes > UNWRITTEN_BYTES or store.engine.throttle() >= 1.0
+        )
 
     def _stall(self, messages: list[Any]) -> None:
         was_waiting = bool(self._waiting)
