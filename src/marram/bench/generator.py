@@ -204,9 +204,7 @@ class Measured:
         return cls(**{**given, "latencies": latencies, "waited": waited})
 
 
-def run_load(
-    load: Load, progress: Progress | None = None, *, apart: bool = False
-) -> Measured:
+def run_load(load: Load, progress: Progress | None = None, *, apart: bool = False) -> Measured:
     """Put the records, run the load, return what was measured.
 
     apart: in processes of its own, were it one: a thread of this one measures something meanwhile.

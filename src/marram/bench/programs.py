@@ -117,9 +117,7 @@ class Marram:
             if ready[:2] != ["marram", "ready"]:
                 raise Error(f"marram did not start: {_last_words(directory)}")
             words = dict(word.partition("=")[::2] for word in ready[2:])
-            ports_of = {
-                name: int(words[name].rpartition(":")[2]) for name in sorted(self._listens)
-            }
+            ports_of = {name: int(words[name].rpartition(":")[2]) for name in sorted(self._listens)}
             place = Place(self.protocol, Target(HOST, ports_of[self.protocol]))
             yield Running(self.name, process.pid, place, ports_of.get("frame", 0))
 
