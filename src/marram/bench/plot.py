@@ -266,7 +266,7 @@ def _draw_replication(result: Mapping[str, Any]) -> Figure:
             partial(_draw_medians, rows=rows, figure="requests_per_s", title="SET, requests/s"),
             partial(
                 _draw_medians, rows=rows, figure="primary_cpu_ms",
-                title="the primary's processor time, ms for 1,000 requests (less is better)",
+                title="primary: processor ms for 1,000 requests (less is better)",
             ),
         ]  # fmt: skip
     if result["lag"]:
@@ -304,7 +304,11 @@ def _draw_medians(axes: Axes, rows: Sequence[Mapping[str, Any]], figure: str, ti
     )  # fmt: skip
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=7)
     axes.invert_yaxis()
-    _label_bars(axes, [one["max"] for one in found], [f"{one:,.4g}" for one in bars])
+    _label_bars(
+        axes,
+        [one["max"] for one in found],
+        [f"{one:,.0f}" if one >= 1000 else f"{one:,.4g}" for one in bars],
+    )
     axes.set_title(f"{title}: median and range", fontsize=8, loc="left")
 
 
