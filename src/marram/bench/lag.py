@@ -67,7 +67,9 @@ class LagWatch:
             self.error = error
 
     def _look(self, replicas: list[dict[str, Any]]) -> None:
-        """What the primary says (G1)."""
+        """What the primary says (G1). Raises Error: no replica is there to be behind."""
+        if not replicas:
+            raise Error("no replica is connected")
         self.reported.record(max(round(one["lag_seconds"] * 1e9) for one in replicas))
         self.bytes.record(max(one["lag_bytes"] for one in replicas))
 

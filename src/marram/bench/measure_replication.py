@@ -64,11 +64,11 @@ class Plan:
 
     replicas: int = 2
     rounds: int = 3
-    seconds: float = 2.5
+    seconds: float = 2.0
     clients: int = 50
     size_bytes: int = 100
     rate: float = 5000.0
-    lag_seconds: float = 10.0
+    lag_seconds: float = 8.0
     catch_up: int = 300_000
     engine: str = "memory"
     durability: str = "sync"

@@ -442,7 +442,7 @@ def embedded(
 @bench.command("replication")
 @click.option("--replicas", type=int, default=2, help="At most, in one set-up [2].")
 @click.option("--rounds", type=int, default=3, help="Of each set-up and each failover [3].")
-@click.option("--seconds", type=float, default=2.5, help="Of one run of a set-up [2.5].")
+@click.option("--seconds", type=float, default=2, help="Of one run of a set-up [2].")
 @click.option("--clients", type=int, default=50, help="Connections of a load [50].")
 @click.option(
     "--size",
@@ -458,7 +458,7 @@ def embedded(
     metavar="PER_SECOND",
     help="Of the open loop that lags are sampled under [5000].",
 )
-@click.option("--lag-seconds", type=float, default=10, help="How long that takes [10].")
+@click.option("--lag-seconds", type=float, default=8, help="How long that takes [8].")
 @click.option(
     "--catch-up",
     type=int,
