@@ -199,9 +199,9 @@ def test_only_levels_that_promised_to_keep_a_write_can_fail():
     assert lost_writes(result) == ["2 acknowledged writes were lost at the level 1 on disk"]
 
 
-def test_the_cost_of_one_replica_is_a_share_of_the_throughput():
+def test_the_cost_of_one_replica_is_in_throughput_and_in_processor_time():
     result = replication_sample()
-    assert cost_of_one(result) == pytest.approx(0.1)
+    assert cost_of_one(result) == pytest.approx((0.1, 1 / 9), abs=0.001)
     result["set_ups"] = result["set_ups"][:1]
     assert cost_of_one(result) is None
 

@@ -173,6 +173,7 @@ def test_ratios_of_stores_are_taken_round_by_round():
                 "0.90 (0.90-0.90)",
                 "costs 10% of the throughput",
                 "15%: met",
+                "+11% of the primary's",
                 "as a client sees it",
                 "8.0 (8.0)",
                 "21.5 (21.5)",
