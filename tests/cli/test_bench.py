@@ -239,6 +239,7 @@ def test_servers_are_compared_in_alternating_pairs(cli, tmp_path, hasty, monkeyp
     assert [one.name for one in tmp_path.iterdir()] == ["s.png"]
 
 
+@pytest.mark.slow
 def test_replication_is_measured_kept_and_drawn(cli, tmp_path):
     kept, drawn = tmp_path / "r.json", tmp_path / "r.png"
     done = cli(
@@ -268,6 +269,7 @@ def test_replication_is_measured_kept_and_drawn(cli, tmp_path):
     assert {one.name for one in tmp_path.iterdir()} == {"r.json", "r.png"}
 
 
+@pytest.mark.slow
 def test_parts_of_replication_can_be_left_out_and_lost_writes_fail(cli, tmp_path, monkeypatch):
     monkeypatch.setattr("marram.bench.measure_replication.lost_writes", lambda result: ["2 lost"])
     done = cli(
