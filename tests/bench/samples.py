@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from marram.bench.compare_servers import WORK, Figure, _as_row
+from marram.bench.failover import Failover
 from marram.bench.generator import Load, Measured
-from marram.bench.results import envelope, load_result
+from marram.bench.histogram import Histogram
+from marram.bench.measure_replication import Plan, SetUp, _failover_row, _row
+from marram.bench.replica_set import LOCAL, Level
+from marram.bench.results import envelope, latency_ms, load_result
 from marram.bench.target import Place, parse_place
 from marram.bench.workload import READ, UPDATE, Workload
 
@@ -51,3 +55,38 @@ def server_sample(peers: tuple[str, ...] = ("redis-server", "valkey-server")) ->
     versions = dict.fromkeys((*peers, "marram"), "1.2.3")
     settings = {"pairs": 3, "quick": False, "engine": "memory", "order": [*peers, "marram"]}
     return envelope("server", about(versions=versions), settings, programs=versions, rows=rows)
+
+
+def replication_sample() -> dict[str, Any]:
+    """A result of marram bench replication: each replica costs a tenth of 1,000 requests/s."""
+    one_on_disk = Level(1)
+    speeds = {SetUp(0): 1000.0, SetUp(1): 900.0, SetUp(2): 800.0, SetUp(2, one_on_disk): 500.0}
+    rounds = [
+        {
+            set_up.name: {
+                "requests_per_s": speed, "p50_ms": 1.5, "p99_ms": 4.5, "caught_up_ms": 3.0,
+                "primary_cpu_ms": 2e4 / speed, "replica_cpu_ms": 7.25,
+            }
+            for set_up, speed in speeds.items()
+        }
+    ] * 3  # fmt: skip
+    lags = Histogram()
+    for number in range(100):
+        lags.record(1_000_000 * number)
+    failovers = {
+        LOCAL: [Failover(5.0, 8.0, 9.5, None, 5000, 40)] * 3,
+        one_on_disk: [Failover(5.0, 8.0, 9.5, 21.5, 4000, 0)] * 3,
+    }
+    return envelope(
+        "replication", about(), {"quick": False, "replicas": 2, "rounds": 3, "clients": 50,
+                                 "size_bytes": 100, "parts": list(Plan().parts)},
+        set_ups=[_row(one, rounds, SetUp(0).name, SetUp(2).name) for one in speeds],
+        lag={
+            "rate_per_s": 5000.0, "requests_per_s": 4999.0, "unsent": 0, "samples": 100,
+            "seen_ms": latency_ms(lags), "reported_ms": latency_ms(lags),
+            "histograms": {"seen": lags.as_json(), "reported": lags.as_json()},
+        },
+        failover=[_failover_row(level, found) for level, found in failovers.items()],
+        catch_up=[{"writes": 300_000, "size_bytes": 100, "by": "the log", "mb": 40.8,
+                   "seconds": 1.25, "mb_per_s": 51.5, "writes_per_s": 378_000.0}],
+    )  # fmt: skip

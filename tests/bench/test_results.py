@@ -16,7 +16,7 @@ from marram.bench.plot import footer, save_plot
 from marram.bench.report import print_result, short
 from marram.bench.results import check, envelope, masked, read_result, spread, write_result
 from marram.errors import InvalidArgument
-from tests.bench.samples import about, load_sample, server_sample
+from tests.bench.samples import about, load_sample, replication_sample, server_sample
 
 
 def embedded_sample() -> dict[str, Any]:
@@ -39,6 +39,7 @@ SAMPLES = {
     "server": server_sample,
     "one peer": lambda: server_sample(("redis-server",)),
     "embedded": embedded_sample,
+    "replication": replication_sample,
 }
 
 
@@ -165,6 +166,22 @@ def test_ratios_of_stores_are_taken_round_by_round():
             ["Some CPU", "sync", "2,000 requests in 2.00 s", "p99.9", "update", "--clients 2"],
         ),
         ("server", ["redis-server 1.2.3", "2.00 (2.00-2.00)", ">= 1.2", "<= 1.3", "14 of 14"]),
+        (
+            "replication",
+            [
+                "2 cores for a primary",
+                "0.90 (0.90-0.90)",
+                "costs 10% of the throughput",
+                "15%: met",
+                "+11% of the primary's",
+                "as a client sees it",
+                "8.0 (8.0)",
+                "21.5 (21.5)",
+                "15,000",
+                "51.5",
+                "the log",
+            ],
+        ),
         ("embedded", ["fillrandom 1/s", "3.00 (2.00-4.00)", "0.500", "marram-memory / each other"]),
     ],
 )

@@ -164,6 +164,8 @@ def test_nobody_there_is_one_line(cli):
         (["server", "--against", "oracle"], "not installed: oracle"),
         (["embedded", "--engines", "oracle"], "no store is called 'oracle'"),
         (["embedded", "--keys", "5"], "at least 100 keys"),
+        (["replication", "--only", "speed"], "no part is called speed"),
+        (["replication", "--replicas", "0"], "1 to 8 replicas"),
     ],
 )
 def test_bad_usage_is_told(cli, words, message):
@@ -174,9 +176,9 @@ def test_bad_usage_is_told(cli, words, message):
 
 def test_help_lists_what_there_is(cli):
     text = cli.ok("bench", "--help")
-    for name in ("load", "server", "embedded", "plot"):
+    for name in ("load", "server", "embedded", "replication", "plot"):
         assert f"\n  {name} " in text
-    for name in ("load", "server", "embedded", "plot"):
+    for name in ("load", "server", "embedded", "replication", "plot"):
         assert cli.ok("bench", name, "--help").startswith(f"Usage: marram bench {name}")
 
 
@@ -235,6 +237,50 @@ def test_servers_are_compared_in_alternating_pairs(cli, tmp_path, hasty, monkeyp
     assert rows["memory"]["medians"]["marram"] > 10
     assert (b"incr-50 is left out" in done.err) == (not tool)
     assert [one.name for one in tmp_path.iterdir()] == ["s.png"]
+
+
+@pytest.mark.slow
+def test_replication_is_measured_kept_and_drawn(cli, tmp_path):
+    kept, drawn = tmp_path / "r.json", tmp_path / "r.png"
+    done = cli(
+        "bench", "replication", "--quick", "--replicas", "1", "--clients", "4", "--seconds", "2",
+        "--rate", "500", "--lag-seconds", "3", "--catch-up", "20000", "--dir", tmp_path,
+        "--output", kept, "--plot", drawn, "--json",
+    )  # fmt: skip
+    assert done.code == 0, done
+    result = check(json.loads(done.text))
+    assert read_result(str(kept)) == result
+    assert [row["name"] for row in result["set_ups"]] == [
+        "alone", "1 replica", "1 replica, 1 received", "1 replica, 1 on disk",
+    ]  # fmt: skip
+    for row in result["set_ups"]:
+        assert row["medians"]["requests_per_s"] > 0
+        assert row["medians"]["primary_cpu_ms"] > 0
+        assert (row["medians"]["replica_cpu_ms"] > 0) == bool(row["replicas"])
+    assert result["lag"]["requests"] + result["lag"]["unsent"] == 150
+    assert result["lag"]["samples"] > 0
+    assert [row["level"] for row in result["failover"]] == ["local", "1 on disk"]
+    assert result["failover"][1]["lost"] == 0
+    assert all(row["acknowledged"] > 0 and row["written_ms"] for row in result["failover"])
+    assert [(row["writes"], row["by"]) for row in result["catch_up"]] == [
+        (2000, "the log"), (125, "the log"),
+    ]  # fmt: skip
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    assert {one.name for one in tmp_path.iterdir()} == {"r.json", "r.png"}
+
+
+@pytest.mark.slow
+def test_parts_of_replication_can_be_left_out_and_lost_writes_fail(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("marram.bench.measure_replication.lost_writes", lambda result: ["2 lost"])
+    done = cli(
+        "bench", "replication", "--quick", "--replicas", "1", "--clients", "2", "--only",
+        "throughput", "--durability", "none", "--dir", tmp_path,
+    )  # fmt: skip
+    assert done.code == 1
+    assert done.err.decode().splitlines()[-1] == "Error: 2 lost"
+    assert "1 replica" in done.text
+    for word in ("received", "lag", "killed", "catching up"):
+        assert word not in done.text.replace("--only throughput", "")
 
 
 def test_rows_can_be_listed(cli):

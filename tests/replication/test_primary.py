@@ -377,6 +377,16 @@ def test_at_the_end_of_the_log_it_is_read_again_only_when_there_is_more() -> Non
     assert feed.advanced(STANDING._replace(newest=102), 3) == []  # one reading at a time
 
 
+def test_a_reading_that_came_to_the_newest_batch_is_the_last_one() -> None:
+    feed = tailing()
+    behind = STANDING._replace(newest=53)
+    assert feed.frames([frame(51, batch(1), batch(1))], behind, 0)[-1] == fx.ReadTail(200)
+    effects = feed.frames([frame(53, batch(1))], behind, 1)
+    assert [type(effect) for effect in effects] == [fx.Send]
+    assert feed.tick(behind, 2) == []
+    assert feed.advanced(behind._replace(newest=54), 3) == [fx.ReadTail(200)]
+
+
 def test_what_became_durable_during_a_reading_is_read_next() -> None:
     feed = tailing()
     feed.frames([], STANDING, 0)
@@ -450,6 +460,22 @@ def test_a_replica_hears_at_once_of_what_it_has_and_what_is_committed_now() -> N
     (beat,) = sent(feed.advanced(low._replace(committed=51), 1))
     assert isinstance(beat, Heartbeat)
     assert beat.committed == 51
+
+
+def test_no_heartbeat_goes_before_a_reading_which_tells_what_is_committed_anyway() -> None:
+    feed = tailing()
+    low = STANDING._replace(newest=52, committed=50)
+    feed.frames([frame(51, batch(1), batch(1))], low, 0)
+    high = STANDING._replace(newest=53, committed=52)
+    assert feed.advanced(high, 1) == [fx.ReadTail(200)]
+    (batches,) = sent(feed.frames([frame(53, batch(1))], high, 2))
+    assert isinstance(batches, Batches)
+    assert batches.committed == 52
+    higher = high._replace(newest=54, committed=53)
+    assert feed.advanced(higher, 3) == [fx.ReadTail(200)]
+    (beat,) = sent(feed.frames([], higher, 4))
+    assert isinstance(beat, Heartbeat)
+    assert beat.committed == 53
 
 
 def test_a_silent_replica_is_dropped() -> None:

@@ -14,6 +14,8 @@ Owns what is measured, how, and how results are kept and drawn; not arguments (c
     compare_servers.py    marram beside them, in alternating pairs
     stores.py             embedded stores behind one face
     compare_embedded.py   marram's engines beside them, in alternating rounds
+    replica_set.py        a primary and its replicas, as processes
+    measure_replication.py  what these cost and give; with lag.py and failover.py
     machine.py            what a figure was measured on
     results.py            results as JSON;  report.py on a terminal;  plot.py as PNG
 

@@ -204,13 +204,14 @@ class Measured:
         return cls(**{**given, "latencies": latencies, "waited": waited})
 
 
-def run_load(load: Load, progress: Progress | None = None) -> Measured:
+def run_load(load: Load, progress: Progress | None = None, *, apart: bool = False) -> Measured:
     """Put the records, run the load, return what was measured.
 
+    apart: in processes of its own, were it one: a thread of this one measures something meanwhile.
     Raises ConnectionLost: no server, or it went away or silent; ServerError: it refuses everything.
     """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_run(load, progress))
+        return runner.run(_run(load, progress, apart or load.processes > 1))
 
 
 def run_fill(place: Place, workload: Workload) -> Measured:
@@ -230,12 +231,12 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return made
 
 
-async def _run(load: Load, progress: Progress | None) -> Measured:
+async def _run(load: Load, progress: Progress | None, apart: bool) -> Measured:
     connect, fill_s = tcp_connect(load.place.target), 0.0
     if load.fill:
         filled = await fill(load, connect, progress=progress)
         fill_s = filled.seconds
-    measured = await (_shared(load, progress) if load.processes > 1 else _alone(load, progress))
+    measured = await (_shared(load, progress) if apart else _alone(load, progress))
     measured.fill_s = fill_s
     if measured.errors and measured.errors >= measured.requests:
         raise ServerError(measured.last_error)

@@ -1,6 +1,6 @@
 """Results as pictures: PNG by matplotlib, with what was measured on printed below each.
 
-Owns the look of the three kinds of results; loads may share one picture. A picture says hardware,
+Owns the look of all kinds of results; loads may share one picture. A picture says hardware,
 versions, durability and the exact command, so that it means something where it is shown alone.
 
 Threading: one thread at a time; no global state of matplotlib's is used.
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from marram.bench.compare_embedded import PHASES, UNCOMPARED
 from marram.bench.histogram import Histogram
 from marram.bench.report import load_line, medians, versions_of
+from marram.bench.results import spread
 from marram.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -252,4 +254,115 @@ def _draw_embedded(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-_DRAWERS = {"server": _draw_server, "embedded": _draw_embedded}
+# -- a primary and its replicas --------------------------------------------------------------------
+
+
+def _draw_replication(result: Mapping[str, Any]) -> Figure:
+    """A panel for each part that was measured."""
+    panels: list[Callable[[Axes], None]] = []
+    rows = result["set_ups"]
+    if rows:
+        panels += [
+            partial(_draw_medians, rows=rows, figure="requests_per_s", title="SET, requests/s"),
+            partial(
+                _draw_medians, rows=rows, figure="primary_cpu_ms",
+                title="primary: processor ms for 1,000 requests (less is better)",
+            ),
+        ]  # fmt: skip
+    if result["lag"]:
+        panels.append(partial(_draw_lag, lag=result["lag"]))
+    if result["failover"]:
+        panels.append(partial(_draw_failover, rows=result["failover"]))
+    if result["catch_up"]:
+        panels.append(partial(_draw_catch_up, rows=result["catch_up"]))
+    lines = max(1, -(-len(panels) // 2))
+    figure = _new(12, 0.5 + 2.9 * lines, len(footer([result])))
+    places = figure.subplots(lines, 2, squeeze=False).flat
+    for draw, axes in zip(panels, places, strict=False):  # panels first: they end first
+        draw(axes)
+        _plain(axes)
+    for axes in places:
+        axes.set_axis_off()
+    settings = result["settings"]
+    quick = " (quick run: no evidence)" if settings["quick"] else ""
+    figure.suptitle(
+        f"a primary and its replicas on one machine of {result['about']['cpus']} cores{quick}",
+        fontsize=11,
+    )
+    return figure
+
+
+def _draw_medians(axes: Axes, rows: Sequence[Mapping[str, Any]], figure: str, title: str) -> None:
+    found = [spread([one[figure] for one in row["rounds"]]) for row in rows]
+    reach = [[one["median"] - one["min"] for one in found],
+             [one["max"] - one["median"] for one in found]]  # fmt: skip
+    bars = [one["median"] for one in found]
+    colours = [_PEER if not row["replicas"] else _OURS for row in rows]
+    axes.barh(
+        range(len(rows)), bars, color=colours, xerr=reach,
+        error_kw={"ecolor": "#333333", "capsize": 2},
+    )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=7)
+    axes.invert_yaxis()
+    _label_bars(
+        axes,
+        [one["max"] for one in found],
+        [f"{one:,.0f}" if one >= 1000 else f"{one:,.4g}" for one in bars],
+    )
+    axes.set_title(f"{title}: median and range", fontsize=8, loc="left")
+
+
+def _label_bars(axes: Axes, ends: Sequence[float], labels: Sequence[str]) -> None:
+    """Write what horizontal bars come to behind their ends, and make room for that."""
+    for at, (end, label) in enumerate(zip(ends, labels, strict=True)):
+        axes.annotate(
+            label, (end, at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7
+        )
+    axes.set_xlim(0, (max(ends) or 1) * 1.25)
+
+
+def _draw_lag(axes: Axes, lag: Mapping[str, Any]) -> None:
+    for number, (name, text) in enumerate((("seen", "seen by a client"), ("reported", "reported"))):
+        found = Histogram.from_json(lag["histograms"][name])
+        _latency_curve(axes, found, _COLOURS[number], text)
+    axes.set_xscale("log")
+    axes.set_xticks([_nines(percent) for percent in _NINES], [f"{one:g}" for one in _NINES])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.grid(True, alpha=0.3)
+    axes.legend(fontsize=7)
+    axes.set_title(
+        f"lag by percentile, ms, at {lag['rate_per_s']:,.0f} SETs/s", fontsize=8, loc="left"
+    )
+
+
+def _draw_failover(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    ends = [row["written_ms"]["median"] for row in rows]
+    axes.barh(range(len(rows)), ends, color=_OURS)
+    labels = [
+        f"{end:,.1f} ms; {row['lost']:,} of {row['acknowledged']:,} lost"
+        for end, row in zip(ends, rows, strict=True)
+    ]
+    axes.set_yticks(range(len(rows)), [row["level"] for row in rows], fontsize=7)
+    axes.invert_yaxis()
+    _label_bars(axes, ends, labels)
+    axes.set_xlim(0, max(ends) * 1.8)
+    axes.set_title("from kill -9 to the first write of the new primary", fontsize=8, loc="left")
+
+
+def _draw_catch_up(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    ends = [row["mb_per_s"] for row in rows]
+    axes.barh(range(len(rows)), ends, color=_OURS)
+    names = [f"{row['writes']:,} x\n{row['size_bytes']} bytes" for row in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=7)
+    axes.invert_yaxis()
+    _label_bars(axes, ends, [f"{row['mb_per_s']:,.1f} MB/s by {row['by']}" for row in rows])
+    axes.set_xlim(0, max(ends) * 1.6)
+    axes.set_title("a replica that was away catches up, MB/s", fontsize=8, loc="left")
+
+
+_DRAWERS = {
+    "server": _draw_server,
+    "embedded": _draw_embedded,
+    "replication": _draw_replication,
+}

@@ -49,6 +49,8 @@ class Running:
     name: str
     pid: int
     place: Place
+    frame_port: int = 0
+    """Where marram's replicas connect; 0 where that is off."""
 
     @property
     def port(self) -> int:
@@ -66,7 +68,10 @@ class Program(Protocol):
         ...
 
     def running(self, directory: str, durability: str) -> AbstractContextManager[Running]:
-        """A context in which it runs on an empty store in `directory`. Raises Error."""
+        """A context in which it runs on a store in `directory`, a new one where there is none.
+
+        Raises Error.
+        """
         ...
 
 
@@ -75,9 +80,19 @@ class Marram:
 
     name = "marram"
 
-    def __init__(self, engine: str = "memory", protocol: str = "resp") -> None:
+    def __init__(
+        self,
+        engine: str = "memory",
+        protocol: str = "resp",
+        *,
+        frames: bool = False,
+        options: Sequence[str] = (),
+    ) -> None:
+        """frames: replicas, or statistics, need the frame port too; options: of `marram serve`."""
         self.engine = engine
         self.protocol = protocol
+        self._listens = {protocol, "frame"} if frames else {protocol}
+        self._options = tuple(options)
 
     def version(self) -> str:
         """Its version, and whether its hot modules run compiled."""
@@ -89,12 +104,12 @@ class Marram:
         ports = [
             word
             for name in ("resp", "http", "frame")
-            for word in (f"--{name}-port", "0" if name == self.protocol else "off")
+            for word in (f"--{name}-port", "0" if name in self._listens else "off")
         ]
         command = [
             sys.executable, "-m", "marram.cli.main", "serve", "--dir", f"{directory}/data",
             "--durability", durability, "--engine", self.engine, "--host", HOST,
-            "--log-level", "error", *ports,
+            "--log-level", "error", *ports, *self._options,
         ]  # fmt: skip
         with _process(command, directory, self.name) as process:
             assert process.stdout is not None
@@ -102,8 +117,9 @@ class Marram:
             if ready[:2] != ["marram", "ready"]:
                 raise Error(f"marram did not start: {_last_words(directory)}")
             words = dict(word.partition("=")[::2] for word in ready[2:])
-            port = int(words[self.protocol].rpartition(":")[2])
-            yield Running(self.name, process.pid, Place(self.protocol, Target(HOST, port)))
+            ports_of = {name: int(words[name].rpartition(":")[2]) for name in sorted(self._listens)}
+            place = Place(self.protocol, Target(HOST, ports_of[self.protocol]))
+            yield Running(self.name, process.pid, place, ports_of.get("frame", 0))
 
 
 class Redis:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from marram.bench.compare_embedded import PHASES, SECONDS
 from marram.bench.compare_servers import met
+from marram.bench.measure_replication import COST_MAX, shared_cores
 
 _WIDTH = 200  # where there is no terminal
 _ABOUT = ("cpu", "cpus", "load_average", "file_system", "kernel", "python", "commit", "command")
@@ -167,9 +168,120 @@ def _print_embedded(console: Console, result: Mapping[str, Any]) -> None:
         console.print(table)
 
 
+# -- a primary and its replicas --------------------------------------------------------------------
+
+
+def _print_replication(console: Console, result: Mapping[str, Any]) -> None:
+    settings = result["settings"]
+    if settings["quick"]:
+        console.print("QUICK: figures are no evidence")
+    told = shared_cores(result["about"]["cpus"], settings["replicas"])
+    if told:
+        console.print(told, markup=False, soft_wrap=True)
+    if result["set_ups"]:
+        _print_set_ups(console, result)
+    if result["lag"]:
+        _print_lag(console, result["lag"])
+    if result["failover"]:
+        _print_failover(console, result["failover"])
+    if result["catch_up"]:
+        table = Table("catching up", "MB", "s", "MB/s", "writes/s", "by")
+        for row in result["catch_up"]:
+            table.add_row(
+                f"{row['writes']:,} writes of {row['size_bytes']} bytes", f"{row['mb']:,.1f}",
+                f"{row['seconds']:.2f}", f"{row['mb_per_s']:,.1f}", f"{row['writes_per_s']:,.0f}",
+                row["by"],
+            )  # fmt: skip
+        _right(table)
+        console.print(table)
+
+
+def _print_set_ups(console: Console, result: Mapping[str, Any]) -> None:
+    settings = result["settings"]
+    title = (
+        f"SET, {settings['clients']} clients, {settings['size_bytes']} byte values: medians of"
+        f" {settings['rounds']}; ratios round by round: median (min-max)"
+    )
+    table = Table(
+        "set-up", "requests/s", "p50 ms", "p99 ms", "cpu ms / 1,000: primary", "each replica",
+        "requests/s / alone", "primary's cpu / alone", "requests/s / local",
+        title=title, title_justify="left",
+    )  # fmt: skip
+    for row in result["set_ups"]:
+        found, ratios = row["medians"], row["ratios"]
+        cells = [
+            f"{found['requests_per_s']:,.0f}", f"{found['p50_ms']:.2f}", f"{found['p99_ms']:.2f}",
+            f"{found['primary_cpu_ms']:.2f}",
+            f"{found['replica_cpu_ms']:.2f}" if row["replicas"] else "-",
+        ]  # fmt: skip
+        for against, figure in (
+            ("alone", "requests_per_s"), ("alone", "primary_cpu_ms"), ("local", "requests_per_s"),
+        ):  # fmt: skip
+            cells.append(spread_text(ratios[against][figure]) if against in ratios else "-")
+        table.add_row(row["name"], *cells)
+    _right(table)
+    console.print(table)
+    costs = cost_of_one(result)
+    if costs is not None:
+        lost, more = costs
+        console.print(
+            f"one asynchronous replica costs {lost:.0%} of the throughput (aim: at most"
+            f" {COST_MAX:.0%}: {'met' if lost <= COST_MAX else 'missed'}) and {more:+.0%} of the"
+            " primary's processor time a request",
+            soft_wrap=True,
+        )
+
+
+def cost_of_one(result: Mapping[str, Any]) -> tuple[float, float] | None:
+    """What one asynchronous replica costs a primary; None: it was not measured.
+
+    (the share of the throughput that is lost, the share of processor time a request that is added)
+    """
+    for row in result["set_ups"]:
+        if (row["replicas"], row["acks"]) == (1, 0) and "alone" in row["ratios"]:
+            ratios = row["ratios"]["alone"]
+            lost, more = (ratios[one]["median"] for one in ("requests_per_s", "primary_cpu_ms"))
+            return 1 - lost, more - 1
+    return None
+
+
+def _print_lag(console: Console, lag: Mapping[str, Any]) -> None:
+    names = ("p50", "p90", "p99", "max")
+    title = (
+        f"open loop, {lag['rate_per_s']:,.0f}/s due and {lag['requests_per_s']:,.0f}/s answered,"
+        f" {lag['unsent']:,} given up; {lag['samples']:,} samples"
+    )
+    table = Table("lag, ms", *names, title=title, title_justify="left")
+    for name, text in (("seen_ms", "as a client sees it"), ("reported_ms", "as it is reported")):
+        table.add_row(text, *(f"{lag[name][key]:,.2f}" for key in names))
+    _right(table)
+    console.print(table)
+
+
+def _print_failover(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    titles = ("noticed", "promoted", "first write", "first write at the level")
+    title = (
+        f"primary killed under load, {len(rows[0]['rounds'])} times: ms since then, median (max)"
+    )
+    table = Table("level", *titles, "acknowledged", "lost", title=title, title_justify="left")
+    for row in rows:
+        times = (row[f"{name}_ms"] for name in ("noticed", "promoted", "written", "leveled"))
+        cells = ["-" if one is None else f"{one['median']:.1f} ({one['max']:.1f})" for one in times]
+        style = "red" if row["acks"] and row["lost"] else ""
+        lost = Text(f"{row['lost']:,}", style=style)
+        table.add_row(row["level"], *cells, f"{row['acknowledged']:,}", lost)
+    _right(table)
+    console.print(table)
+
+
 def _right(table: Table) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
 
 
-_PRINTERS = {"load": _print_load, "server": _print_server, "embedded": _print_embedded}
+_PRINTERS = {
+    "load": _print_load,
+    "server": _print_server,
+    "embedded": _print_embedded,
+    "replication": _print_replication,
+}

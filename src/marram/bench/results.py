@@ -1,6 +1,6 @@
 """Results as JSON: one envelope for every kind, so that they can be kept, compared and drawn again.
 
-    {"marram_bench": 1, "kind": "load" | "embedded" | "server",
+    {"marram_bench": 1, "kind": "load" | "embedded" | "server" | "replication",
      "about": {"cpu", "cpus", "memory_bytes", "file_system", "kernel", "python", "marram", "commit",
                "command", "started", "versions": {name: version}, "durability": text},
      "settings": {...}, ...}
@@ -33,6 +33,7 @@ MEMBERS = {  # of each kind, beside the envelope's
     "load": ("target", "requests", "seconds", "requests_per_s", "latency_ms", "histogram"),
     "embedded": ("stores", "units", "rounds", "ratios"),
     "server": ("programs", "rows"),
+    "replication": ("set_ups", "lag", "failover", "catch_up"),
 }
 ABOUT = ("cpu", "cpus", "file_system", "kernel", "python", "command", "started", "versions",
          "durability")  # fmt: skip

@@ -2,13 +2,14 @@
 
 Owns the options, the live display and where results go; the measuring is marram.bench's.
 
-    marram bench [load]     put a load on a server, or on one of its own
-    marram bench server     beside redis-server and valkey-server
-    marram bench embedded   beside embedded stores, in one process
-    marram bench plot       results, drawn again
+    marram bench [load]       put a load on a server, or on one of its own
+    marram bench server       beside redis-server and valkey-server
+    marram bench embedded     beside embedded stores, in one process
+    marram bench replication  a primary and its replicas
+    marram bench plot         results, drawn again
 
 Exit codes: 0 measured; 1 something failed, or the server answered with errors, or did not keep up
-with --rate by far; 2 bad usage.
+with --rate by far, or lost a write that it had promised to keep; 2 bad usage.
 
 Threading: the main thread; workers are processes.
 """
@@ -436,6 +437,71 @@ def embedded(
     _warn_of_memory_disk(directory)
     result = compare_embedded.compare(plan, stores, _command_line(), _note)
     _finish(result, as_json, output, plot)
+
+
+@bench.command("replication")
+@click.option("--replicas", type=int, default=2, help="At most, in one set-up [2].")
+@click.option("--rounds", type=int, default=3, help="Of each set-up and each failover [3].")
+@click.option("--seconds", type=float, default=2, help="Of one run of a set-up [2].")
+@click.option("--clients", type=int, default=50, help="Connections of a load [50].")
+@click.option(
+    "--size",
+    "size_bytes",
+    type=click.IntRange(0, 1 << 20),
+    default=100,
+    help="Bytes of a value [100].",
+)
+@click.option(
+    "--rate",
+    type=float,
+    default=5000,
+    metavar="PER_SECOND",
+    help="Of the open loop that lags are sampled under [5000].",
+)
+@click.option("--lag-seconds", type=float, default=8, help="How long that takes [8].")
+@click.option(
+    "--catch-up",
+    type=int,
+    default=300_000,
+    help="Writes that a replica misses and then catches up with [300000].",
+)
+@click.option(
+    "--only",
+    "parts",
+    multiple=True,
+    metavar="PART",
+    help="throughput, levels, lag, failover, catch-up [all].",
+)
+@click.option("--engine", type=click.Choice(ENGINES), default="memory", help="Of all [memory].")
+@click.option(
+    "--durability", type=click.Choice(DURABILITIES), default="sync", help="Of all [sync]."
+)
+@click.option("--quick", is_flag=True, help="A tenth of everything, once: to see that it works.")
+@_directory_option
+@_output_options  # fmt: skip
+def replication(
+    parts: tuple[str, ...], quick: bool, directory: str | None, as_json: bool,
+    output: str | None, plot: str | None, **options: Any,
+) -> int:  # fmt: skip
+    """Measure a primary and its replicas, all on this machine.
+
+    What replicas cost the primary, what each ack level costs, how far replicas are behind, a
+    failover after kill -9, and how fast a replica that was away catches up. It starts all servers
+    itself. Exit code 1 where a write was lost that its ack level was to keep.
+    """
+    from marram.bench import measure_replication as measuring
+
+    try:
+        plan = measuring.Plan(directory=directory, parts=parts or measuring.PARTS, **options)
+    except InvalidArgument as error:
+        raise click.UsageError(str(error)) from None
+    _warn_of_memory_disk(directory)
+    result = measuring.measure(plan.quick() if quick else plan, _command_line(), _note)
+    _finish(result, as_json, output, plot)
+    lost = measuring.lost_writes(result)
+    for line in lost:
+        click.echo(f"Error: {line}", err=True)
+    return EXIT_ERRORS if lost else 0
 
 
 def _warn_of_memory_disk(directory: str | None) -> None:

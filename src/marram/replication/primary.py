@@ -286,7 +286,12 @@ class Feed:
             return []
         self._reading = False
         self._standing = standing
-        self._dry = not frames and not self._news
+        if frames:
+            last = frames[-1]
+            # Behind the newest batch there is nothing: a reading to see that is as dear as another.
+            self._dry = last.first_sequence + last.count - 1 >= standing.newest
+        else:
+            self._dry = not self._news
         for frame in _joined(frames, self._options.chunk_bytes):
             self._queue(frame)
         return self._pump(now_ns)
@@ -474,19 +479,22 @@ class Feed:
     def _pump(self, now_ns: int) -> list[Effect]:
         """Send what may be sent, and ask for more where there is room (F4)."""
         effects = self._flush(now_ns)
-        if self.phase is Phase.TAIL and self._told < min(
-            self._standing.committed, self.sent.sequence
-        ):
-            # Readers of the replica wait for what it has and what was committed only now.
-            effects.append(self._beat(now_ns))
-        if self._reading or self._pending or self.window.room_bytes <= 0:
-            return effects
+        may_read = not self._reading and not self._pending and self.window.room_bytes > 0
         wanted = min(self._options.chunk_bytes, self.window.room_bytes)
-        if self.phase is Phase.TAIL and not self._dry:
-            self._reading = True
-            self._news = False
-            effects.append(ReadTail(wanted))
-        elif self.phase is Phase.SNAPSHOT:
+        if self.phase is Phase.TAIL:
+            reads = may_read and not self._dry
+            # HOT: what is read tells of `committed` as well, and if nothing is, the next pump does:
+            # a heartbeat before it doubled what is sent. Only the first one goes ahead: until it is
+            # told, a replica may have to show nothing.
+            is_told_soon = reads and self._told
+            if not is_told_soon and self._told < min(self._standing.committed, self.sent.sequence):
+                # Readers of the replica wait for what it has and what was committed only now.
+                effects.append(self._beat(now_ns))
+            if reads:
+                self._reading = True
+                self._news = False
+                effects.append(ReadTail(wanted))
+        elif self.phase is Phase.SNAPSHOT and may_read:
             self._open_ns = self._throttle.open_at_ns(now_ns)
             if self._open_ns <= now_ns:
                 self._reading = True
