@@ -248,9 +248,11 @@ def test_c9_an_interrupted_sleeper_is_waited_for_by_nobody() -> None:
             follower.start()
         while len(queue._sleepers) < 3:
             os.sched_yield()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        woken = threading.Event()
         while len(queue._sleepers) > 2:
-            os.sched_yield()
+            # One that comes just before it falls asleep is seen when it wakes: so, another one.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            woken.wait(0.1)
         release.set()
         for thread in (leader, *followers):
             thread.join(10)

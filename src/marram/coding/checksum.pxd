@@ -1,6 +1,7 @@
 cimport cython
 
 cdef Py_ssize_t _SHORT
+cdef Py_ssize_t _QUICK_FROM
 cdef unsigned int _ONES
 cdef unsigned long long _PACKED_MAX
 cdef unsigned int[::1] _TABLES

@@ -35,6 +35,8 @@ _ONES = 0xFFFFFFFF  # as a literal, compiled code would take it for a Python int
 # 140, 132 bytes 55 instead of 170. Interpreted there is no such length.
 _SHORT = 256 if compiled.state() == "compiled" else 0
 
+_QUICK_FROM = 4096  # bytes from which on it is quicker to make a factor for a size than to look
+
 _PACKED_MAX = 10**16  # sixteen digits of four bits are 64 bits
 
 
@@ -94,11 +96,11 @@ def reseeded(data: bytes, checksum: int, seed: int, other: int) -> int:
     Compiled, without a look at the data: a checksum is linear in its seed, so the two differ by
     what as many zeros make of the seeds' difference.
     """
-    if not _SHORT:
-        whole: int = crc32(data, other)
-        return whole
     global _last_size, _last_power  # batches are often of one size
     size = len(data)
+    if not _SHORT or (size < _QUICK_FROM and size != _last_size and size > _SHORT):
+        whole: int = crc32(data, other)
+        return whole
     if size != _last_size:
         power, exponent, rest = 1 << 31, 3, size
         while rest:

@@ -71,6 +71,9 @@ cdef class Node:
     cdef _check_and_run(self, Session session, list args)
 
     cdef _check(self, Session session, Row row, list args)
+    @cython.locals(arg=bytes, size=Py_ssize_t)
+    cdef bint _may_hold_no_key(self, list args) except -1
+
     cdef _reject(self, Session session, Row row, refusal)
     cpdef run(self, Session session, Row row, list args)
 

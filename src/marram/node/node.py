@@ -323,11 +323,19 @@ class Node:
             return f"MISCONF {self.upkeep.stalls.refusal}"
         if session.in_subscriber_mode and not row.subscriber_mode:
             return _SUBSCRIBED.format(row.name)
-        if row.has_keys and (max(map(len, args)) > self._max_key_bytes or b"" in args):
+        if row.has_keys and self._may_hold_no_key(args):
             for index in row.command.key_indexes(args):
                 if not 0 < len(args[index]) <= self._max_key_bytes:
                     return self._key_refusal(args[index])
         return None
+
+    def _may_hold_no_key(self, args: list[bytes]) -> bool:
+        """Whether any argument is one that no key can be; it may be a value."""
+        for arg in args:
+            size = len(arg)
+            if size == 0 or size > self._max_key_bytes:
+                return True
+        return False
 
     def _writes(self, session: Session, row: Row) -> bool:
         if row.name == "exec":
@@ -383,7 +391,8 @@ class Node:
                 reply = row.run(self._context, args)
             else:
                 reply = row.run(view, args)
-                if isinstance(reply, Outcome | Put):
+                kind = type(reply)
+                if kind is Outcome or kind is Put:
                     changes = reply.changes
                     reply = reply.reply
                     if changes:
