@@ -3,6 +3,7 @@ cimport cython
 cdef Py_ssize_t _SHORT
 cdef Py_ssize_t _QUICK_FROM
 cdef unsigned int _ONES
+cdef unsigned int _HIGHEST
 cdef unsigned long long _PACKED_MAX
 cdef unsigned int[::1] _TABLES
 cdef unsigned int[::1] _SQUARES

@@ -103,8 +103,17 @@ class Committer:
         self._client_changed = True
 
     def wake(self) -> None:
-        """Something may have been appended: write it once this turn of the loop is over."""
-        if self.queue.last != self.queue.durable:
+        """Something may have been appended: write it once this turn of the loop is over.
+
+        At once where one client is alone: then there is nothing to be had by waiting.
+        """
+        if self.queue.last == self.queue.durable:
+            return
+        if self._alone >= _ALONE_AFTER and not (
+            self._client_changed or self._armed or self._writing
+        ):
+            self._flush()
+        else:
             self._arm()
 
     def advance(self) -> None:

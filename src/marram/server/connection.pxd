@@ -32,8 +32,10 @@ cdef class Connection(Waiter):
     cpdef bytes _too_many(self)
     cpdef _push(self, reply, long long position)
     cpdef _limits(self)
-    @cython.locals(held=list, parts=list, position="long long", data=bytes)
+    @cython.locals(held=list, first=tuple, position="long long", data=bytes)
     cpdef release(self, long long committed)
+    @cython.locals(held=list, parts=list, position="long long", data=bytes)
+    cdef _write_held(self, long long committed)
     cpdef give_up(self, long long first, long long last)
 
     cpdef unsent_bytes(self)

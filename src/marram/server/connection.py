@@ -216,6 +216,24 @@ class Connection(Waiter):
     def release(self, committed: int) -> None:
         """Send what was held up to `committed` (the committer calls this)."""
         held = self._held
+        first = held[0] if len(held) == 1 else None
+        if first is not None and first[0] <= committed:  # HOT: as where nothing is pipelined
+            data = first[1]
+            held.clear()
+            self._held_bytes -= len(data)
+            self._write(data)
+        else:
+            self._write_held(committed)
+        if held:
+            self.waits_at = held[0][0]
+            self._committer.hold(self)
+        if self._stalled & HELD and self._held_bytes <= HELD_HIGH_BYTES // 2:
+            self._resume(HELD)
+        if self._eof or self._stalled & CLOSING:
+            self._close_if_done()
+
+    def _write_held(self, committed: int) -> None:
+        held = self._held
         parts = []
         for position, data, _ in held:
             if position > committed:
@@ -225,13 +243,6 @@ class Connection(Waiter):
         if parts:
             del held[: len(parts)]
             self._write(parts[0] if len(parts) == 1 else b"".join(parts))
-        if held:
-            self.waits_at = held[0][0]
-            self._committer.hold(self)
-        if self._stalled & HELD and self._held_bytes <= HELD_HIGH_BYTES // 2:
-            self._resume(HELD)
-        if self._eof or self._stalled & CLOSING:
-            self._close_if_done()
 
     def fail(self) -> None:
         """Nothing held will ever be committed: the outcome of each is unknown."""

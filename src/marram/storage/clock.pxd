@@ -1,10 +1,13 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+cdef long long _MS_NS
+
+
 cdef class StoreClock:
     cdef object _env
     cdef tuple _anchor
     cdef public long long ahead_ms
 
-    @cython.locals(anchor_ms="long long", anchor_ns="long long", elapsed_ns="long long")
+    @cython.locals(anchor_ms="long long", anchor_ns="long long", now_ns="long long")
     cpdef int64_t now_ms(self) except? -1

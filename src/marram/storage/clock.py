@@ -18,6 +18,8 @@ from collections.abc import Callable
 
 from marram.env.api import Env
 
+_MS_NS = 1_000_000
+
 
 class StoreClock:
     """Milliseconds since 1970, anchored when the store opens."""
@@ -38,8 +40,8 @@ class StoreClock:
     def now_ms(self) -> int:
         """The time now."""
         anchor_ms, anchor_ns, monotonic_ns = self._anchor
-        elapsed_ns = monotonic_ns() - anchor_ns
-        return anchor_ms + elapsed_ns // 1_000_000
+        now_ns = monotonic_ns()
+        return anchor_ms + (now_ns - anchor_ns) // _MS_NS
 
     def follow(self, time_ms: int) -> None:
         """Stand still at that time, until hear() or lead() (T3)."""
