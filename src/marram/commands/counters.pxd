@@ -1,3 +1,4 @@
+from marram.commands.spec cimport integer
 from marram.storage.view cimport View
 
 cpdef incr(View view, args)

@@ -63,8 +63,11 @@ def _add(view: View, key: bytes, increment: int) -> Reply:
     count = increment
     at_ms = 0
     if held is not None:
-        count += integer(string_of(held))
-        at_ms = deadline_of(held)
+        if type(held) is bytes:  # HOT
+            count += integer(held)
+        else:
+            count += integer(string_of(held))
+            at_ms = deadline_of(held)
         if not _MIN <= count <= _MAX:
             raise CommandError("ERR increment or decrement would overflow")
     text = b"%d" % count

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from marram import compiled
 from marram.coding.batch import Change, put
 from marram.errors import Error
 
@@ -159,8 +160,35 @@ def wrong_arity(name: str) -> CommandError:
 _DIGITS_MAX = 20  # of a 64-bit integer, sign included
 
 
+# Compiled, a few digits are read where they are; interpreted, int() is quicker than a loop.
+_COMPILED = compiled.state() == "compiled"
+_DIGITS_SHORT = 18
+_NO_INTEGER = 10**18
+
+
+def short_integer(text: bytes) -> int:
+    """integer() of up to _DIGITS_SHORT bytes; _NO_INTEGER where it is none."""
+    size = len(text)
+    is_negative = size > 1 and text[0] == 45
+    at = 1 if is_negative else 0
+    if at == size or (text[at] == 48 and size > 1):
+        return _NO_INTEGER
+    number = 0
+    while at < size:
+        if not 48 <= text[at] <= 57:
+            return _NO_INTEGER
+        number = number * 10 + text[at] - 48
+        at += 1
+    return -number if is_negative else number
+
+
 def integer(text: bytes, error: str = NOT_AN_INTEGER) -> int:
     """A signed 64-bit integer written the one canonical way. Raises CommandError(error)."""
+    if _COMPILED and len(text) <= _DIGITS_SHORT:
+        number = short_integer(text)
+        if number == _NO_INTEGER:
+            raise CommandError(error)
+        return number
     digits = text[1:] if text[:1] == b"-" else text
     if not digits.isdigit() or len(text) > _DIGITS_MAX or (digits[0] == 0x30 and text != b"0"):
         raise CommandError(error)

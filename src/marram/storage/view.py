@@ -121,7 +121,9 @@ class View:
         held = self._held(key)
         if self._is_unsettled():
             self._note(key)
-        if held is not None and is_expired(held, self.now_ms):
+        if held is None or type(held) is bytes:  # HOT: it has no deadline
+            return held
+        if is_expired(held, self.now_ms):
             self.expired.append((self.keyspace, key))
             return None
         return held
