@@ -9,6 +9,9 @@ Z2  inputs go only after the edit that replaces them is durable.
 Z3  a job that fails leaves its inputs as they are. For want of room it is tried again later; damage
     ends compactions until the store is opened again, and is told in stats; an edit that cannot be
     made durable is final (P4).
+Z4  no expired row goes that a replay of the log would need (engine.py X6): jobs are picked and run
+    as if it were not later than LsmEngine.spare_ms(), and what came to need one while a job ran
+    ends the job.
 
 Threading: poke() and the figures from any thread; jobs run in one background task; compact() in its
 caller's thread, in turn with that task.
@@ -166,10 +169,10 @@ class Compactor:
         while True:
             with self._turn:
                 self._check()
-                now_ms = self._now_ms()
+                expired_ms = self._expired_ms()
                 step = pick_in_range(
                     engine.tree.version, self.options, start, stop,
-                    now_ms=now_ms, upto_sequence=upto, blobs_below=blobs_below,
+                    now_ms=expired_ms, upto_sequence=upto, blobs_below=blobs_below,
                 )  # fmt: skip
                 if step.job is None:
                     break
@@ -182,9 +185,9 @@ class Compactor:
                         progress(before + read, max(total, before + read))
 
                 try:
-                    self._run(step.job, now_ms, told)
+                    self._run(step.job, expired_ms, told)
                     done += step.job.input_bytes
-                except Cancelled:  # by who needs the files for a moment: once more, then
+                except Cancelled:  # by who needs the files for a moment, or a row: once more, then
                     is_cancelled = True
                 except OSError as error:
                     if error.errno not in SPACE_ERRORS:
@@ -200,7 +203,8 @@ class Compactor:
         version = self._engine.tree.version
         if self._pressure is None or self._pressure[0]() is not version:
             # Weakly: a version that is remembered keeps its tables' files (tables.py, G2).
-            self._pressure = (ref(version), pressure(version, self.options, self._now_ms()))
+            expired_ms = self._engine.spare_ms(self._now_ms())
+            self._pressure = (ref(version), pressure(version, self.options, expired_ms))
         return self._pressure[1]
 
     def throttle(self) -> float:
@@ -236,18 +240,18 @@ class Compactor:
                 return
             try:
                 with self._turn:
-                    now_ms = self._now_ms()
-                    job = self._pick(now_ms)
+                    expired_ms = self._expired_ms()
+                    job = self._pick(expired_ms)
                     if job is None or self._is_stopped():
                         return
-                    self._run(job, now_ms, None)
+                    self._run(job, expired_ms, None)
             except (Cancelled, Closed):
                 return
             except (OSError, Error) as error:
                 self._note(error)
                 return
 
-    def _pick(self, now_ms: int) -> Job | None:
+    def _pick(self, expired_ms: int) -> Job | None:
         version = self._engine.tree.version
         deletions = [
             deletion
@@ -257,23 +261,24 @@ class Compactor:
             if table.range_deletions
             for deletion in self._engine.tables.get(table).ranges
         ]
-        return pick(version, self.options, now_ms=now_ms, deletions=deletions)
+        return pick(version, self.options, now_ms=expired_ms, deletions=deletions)
 
-    def _run(self, job: Job, now_ms: int, progress: Callable[[int, int], None] | None) -> None:
+    def _run(self, job: Job, expired_ms: int, progress: Callable[[int, int], None] | None) -> None:
         """Run a job, install it. Raises OSError, Error, Cancelled; the inputs are as they were."""
         engine, home = self._engine, self._home
         self.running = job
         try:
             if job.kind != MERGE:
                 with engine.editing():
-                    self._install(job.edit(), ())
+                    self._install(job.edit(), (), expired_ms)
             else:
-                outcome = self._merge(job, now_ms, progress)
+                outcome = self._merge(job, expired_ms, progress)
                 added = tuple(self._described(job, table) for table in outcome.tables)
                 try:
                     with engine.editing():
-                        self._install(job.edit(added), outcome.gone)
-                except (StoreFull, Corruption, UnsupportedFormat):  # the manifest is as it was
+                        self._install(job.edit(added), outcome.gone, expired_ms)
+                except (Cancelled, StoreFull, Corruption, UnsupportedFormat):
+                    # The manifest is as it was.
                     remove_tables(home.env, home.directory, [table.number for table in added])
                     raise
                 self._count(outcome)
@@ -286,7 +291,9 @@ class Compactor:
         engine.tables.collect()
         home.env.pause()
 
-    def _merge(self, job: Job, now_ms: int, progress: Callable[[int, int], None] | None) -> Outcome:
+    def _merge(
+        self, job: Job, expired_ms: int, progress: Callable[[int, int], None] | None
+    ) -> Outcome:
         engine, home = self._engine, self._home
         if self._is_stopped():
             raise Cancelled  # before the helper is asked: it would be killed for it
@@ -294,13 +301,19 @@ class Compactor:
         with engine.editing():
             first = engine.allot(count)
         task = Task(
-            home.directory, engine.store_id, job, first, count, now_ms,
+            home.directory, engine.store_id, job, first, count, expired_ms,
             table_options(engine.options), engine.options.compaction_rate,
         )  # fmt: skip
         return self._runner.run(task, progress, self._is_stopped)
 
-    def _install(self, edit: VersionEdit, gone: tuple[bytes, ...]) -> None:
+    def _install(self, edit: VersionEdit, gone: tuple[bytes, ...], expired_ms: int) -> None:
         newest = self._engine.counted(edit, gone)
+        if newest:
+            # Who read the clock before the job did, and took the lock after it, comes late; not so
+            # late, one trusts, as to come while the edit is written, with the merge in between.
+            with self._home.lock:
+                if self._engine.spare_ms(expired_ms) < expired_ms:
+                    raise Cancelled
         try:
             self._engine.install(edit, newest, self._home.lock)
         except OSError as error:
@@ -340,6 +353,12 @@ class Compactor:
             raise Closed("the store is closing")
         if self._broken:
             raise StoreFailed(f"compactions have stopped: {self.error}")
+
+    def _expired_ms(self) -> int:
+        """The deadline up to which rows may go now (Z4)."""
+        # Under the lock: who changes a key under it looked at its deadline by an earlier clock.
+        with self._home.lock:
+            return self._engine.spare_ms(self._now_ms())
 
     def _now_ms(self) -> int:
         return self._home.now_ms()

@@ -15,6 +15,8 @@ X3  a memtable is frozen by the begin of a generation, and leaves the tree when 
 X4  `counting` is held while what is behind the active memtable is counted, and while it changes:
     who counts without the store's lock, on the one thread that writes, sees tree and base together.
 X5  `_edits` is held while the manifest or the version changes: flushes and compactions take turns.
+X6  a replay finds behind the memtable what apply() found there: a row with a deadline whose value
+    an EXPIRE or a PATCH of a memtable took stays in the tables until that memtable is in them.
 
 Threading: reading needs no lock; changes, snapshot(), release() and freezing the store's lock;
 _edits is taken before that lock, counting after it.
@@ -473,6 +475,15 @@ class LsmEngine:
         if old is not None:
             old.close()
 
+    def spare_ms(self, now_ms: int) -> int:
+        """Rows with deadlines up to this may be taken out of the tables at now_ms (X6).
+
+        Any thread; nothing comes in between under the store's lock. By deadline and not by key:
+        where all keys are given new ones all the time they are many, and what expires meanwhile
+        only waits for the next flush.
+        """
+        return min(now_ms, *(memtable.leaned_ms - 1 for memtable in self.tree.memtables))
+
     def counted(self, edit: VersionEdit, gone: Sequence[bytes]) -> list[bytes]:
         """Those of some rows in the tables that an edit removes which were the newest of their key.
 
@@ -586,12 +597,15 @@ class LsmEngine:
         )
 
     def _before(self, space: LsmSpace, key: bytes) -> Stored | None:
-        """What a key holds, of what is behind as prepare() read it."""
+        """What a key holds, of what is behind as prepare() read it; a replay will need that."""
         held = self.tree.active.get(space.number, key)
         if held is not None:
             return None if held is GONE else held
         place = (space.number, key)
-        return self._prepared[place] if place in self._prepared else space.get(key)
+        held = self._prepared[place] if place in self._prepared else space.get(key)
+        if held is not None:
+            self.tree.active.lean_on(held)
+        return held
 
     def _set(self, physical: int, key: bytes, held: Stored, sequence: int) -> KeyUndo:
         memtable = self.tree.active

@@ -15,7 +15,7 @@ cdef class Tally:
     cpdef forget(self, bytes key, before)
 
 cdef class Memtable:
-    cdef public object base, last, pins
+    cdef public object base, last, leaned_ms, pins
     cdef public list spaces, tallies
     cdef public RangeSet ranges
 

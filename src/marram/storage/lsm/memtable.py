@@ -10,6 +10,8 @@ B2  range deletions hide what is behind the memtable, never what is in its map: 
     and in their range was taken out when they came.
 B3  a frozen memtable does not change any more, but for versions that nobody may see any longer.
 B4  tallies[n] says how the memtable changes the counts of physical keyspace n (counts.py).
+B5  leaned_ms is no later than the deadline of any row behind it that an EXPIRE or a PATCH took its
+    value from: the log does not hold that value, so a replay will need the row (engine.py X6).
 
 Threading: changes under the store's lock; get() needs none.
 """
@@ -38,6 +40,8 @@ MAX_RANGES = 1024
 """Range deletions after which a memtable is to be flushed: each one costs look-ups time."""
 
 _BYTES = {bytes}
+
+_NEVER_MS = 2**64  # later than any deadline
 
 # Of range deletions up to this many are looked at one after the other.
 _FEW_RANGES = 4
@@ -129,11 +133,12 @@ class Tally:
 class Memtable:
     """One memtable. base: the last batch before it; last: its last batch, once it is frozen."""
 
-    __slots__ = ("base", "last", "pins", "ranges", "spaces", "tallies")
+    __slots__ = ("base", "last", "leaned_ms", "pins", "ranges", "spaces", "tallies")
 
     def __init__(self, base: int) -> None:
         self.base = base
         self.last = base
+        self.leaned_ms = _NEVER_MS
         self.spaces: list[Space] = [Space() for _ in range(KEYSPACES)]
         self.ranges = RangeSet()
         self.tallies = [Tally() for _ in range(KEYSPACES)]
@@ -149,6 +154,12 @@ class Memtable:
         if held is None and self.ranges and self.ranges.cover(keyspace, key):
             return GONE
         return held
+
+    def lean_on(self, held: Stored) -> None:
+        """A change of a key comes to be whose value is in what is held behind it (B5)."""
+        deadline_ms = deadline_of(held)
+        if deadline_ms:
+            self.leaned_ms = min(self.leaned_ms, deadline_ms)
 
     def memory_bytes(self) -> int:
         """About what it takes, bytes."""
