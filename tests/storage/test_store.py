@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import marram
-from marram.coding.batch import Change, delete, put
+from marram.coding.batch import Change, delete, expire, put
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import (
@@ -331,6 +331,32 @@ def test_closing_stops_a_checkpoint_that_runs() -> None:
     store = open_store(env)
     assert len(store.engine.spaces[0]) == 3000
     store.close()
+
+
+def test_a_deadline_taken_away_while_a_checkpoint_begins_leaves_the_key_in_it() -> None:
+    env = MemoryEnv()
+    store = open_store(env)
+    deadline_ms = store.now_ms() + 1000
+    store.wait(store.append([put(0, b"k", b"v", deadline_ms)]))
+    env.advance(990)
+    new_log = f"logfile.{store.commit.log.number + 1}"
+    taken: list[int] = []
+
+    def late(operation: str, path: str) -> None:
+        if path.endswith(new_log) and operation == "sync" and not taken:
+            taken.append(store.append([put(0, b"other", b"v")]))  # it has to wait for that
+        if path.endswith(new_log) and operation == "sync_data" and len(taken) == 1:
+            taken.append(store.append([expire(0, b"k", 0)]))  # 10 ms before it is past
+            env.advance(20)
+
+    env.on_call = late
+    store.checkpoint()
+    store.close()
+
+    assert len(taken) == 2
+    again = open_store(env)
+    assert again.engine.spaces[0].get(b"k") == b"v"
+    again.close()
 
 
 def test_interval_durability_syncs_by_itself() -> None:

@@ -350,11 +350,13 @@ class Generations:
         with commit.lock:
             work = self._engine.begin_generation(self.home, generation, commit.last)
             unwritten = commit.unwritten()
+            # Of the same moment: a row that has expired by then is left out, and a later batch that
+            # takes its deadline away finds it gone already.
+            now_ms = self._clock.now_ms()
         try:
             commit.wait(work.position, None, True)
             mark = mark_of(unwritten, work.position)
             del unwritten
-            now_ms = self._clock.now_ms()
             origin = Origin(self._store_id, mark.epoch, mark.sequence, now_ms, mark.chain)
             work.write(origin, self._check_going_on, progress)
             # The log may be behind the state that was just written: it would go on with a hole.

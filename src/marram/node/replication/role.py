@@ -137,6 +137,7 @@ class Replication:
         self._opened_at = store.last
         self._must_reach = node.settings.replication.min_acks > 0
         self._known_from = store.last  # what is older the timeline knows nothing of
+        self._told_ms = store.now_ms()  # to those who follow us
         self._noted = store.commit.point[:2]
         self._pushed_ns = 0
         self._is_push_due = False
@@ -230,7 +231,10 @@ class Replication:
         else:
             rule = self.levels.rules.bound
             committed = store.committed if rule is None else min(store.committed, rule)
-        return Standing(store.commit.durable, committed, store.now_ms())
+        # Not past what is on its way: what takes a deadline away arrives before that is past.
+        if store.commit.durable == store.commit.last:
+            self._told_ms = store.now_ms()
+        return Standing(store.commit.durable, committed, self._told_ms)
 
     def behind_bytes(self, sequence: int) -> int:
         """About how many bytes of the log are after a position."""
