@@ -73,10 +73,13 @@ def answers(client: redis.Redis) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody listens on, with room for a cluster's bus, which is 10,000 above."""
+    while True:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = int(sock.getsockname()[1])
+        if port + 10_000 < 2**16:
+            return port
 
 
 def certificates(directory: Path) -> Path:

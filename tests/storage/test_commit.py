@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -223,6 +224,15 @@ def test_c9_an_interrupt_between_taking_and_writing_a_group_leaves_nobody_waitin
         queue.take_log()
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGINT is Ctrl-C, whatever a test before made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_c9_an_interrupted_sleeper_is_waited_for_by_nobody() -> None:
     """The main thread and two others sleep; it is interrupted, and they are woken all the same."""
     env = MemoryEnv()
