@@ -27,9 +27,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from machine import hardware
-
 import marram
+from marram.bench.machine import hardware
 
 KEY_BYTES = 16
 VALUE_BYTES = 100
