@@ -146,8 +146,9 @@ def test_c1_a_suggestion_fits_where_it_is_put(line):
 
 @given(st.text(max_size=30))
 def test_any_line_can_be_asked_about(line):
-    suggest(line, KEYS_SEEN)
-    hint(line)
+    assert all(0 <= suggestion.start <= len(line) for suggestion in suggest(line, KEYS_SEEN))
+    pieces, _ = hint(line)
+    assert all(isinstance(piece.text, str) for piece in pieces)
 
 
 def test_c2_the_latest_keys_come_first_and_the_oldest_go():

@@ -392,8 +392,11 @@ def test_release_twice_does_not_take_the_next_holders_lock(env: Env, root: str) 
 
 def test_locks_of_different_files_do_not_meet(env: Env, root: str) -> None:
     locks = [env.lock(f"{root}/{name}") for name in "ab"]
-    for lock in locks:
-        lock.release()
+    locks[0].release()
+    env.lock(f"{root}/a").release()
+    with pytest.raises(BlockingIOError):
+        env.lock(f"{root}/b")
+    locks[1].release()
 
 
 def test_lock_wants_a_directory_to_be_in(env: Env, root: str) -> None:

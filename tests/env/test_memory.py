@@ -268,7 +268,8 @@ def test_m4_a_directory_renamed_into_a_renamed_parent_cannot_trap_a_clone() -> N
     for source, target in [("/d", "/b"), ("/b", "/p/c"), ("/p/c", "/q"), ("/p", "/q/p")]:
         env.rename(source, target)
     for seed in range(200):
-        env.crash_clone(0.5, seed)
+        clone = env.crash_clone(0.5, seed)
+        assert set(clone.list_dir("/")) <= {"b", "d", "p", "q"}
 
 
 # -- survival and clones -------------------------------------------------------------------------

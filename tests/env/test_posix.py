@@ -299,6 +299,7 @@ def test_a_refused_open_or_lock_leaves_no_descriptor(tmp_path: Path) -> None:
 
 
 def open_descriptors() -> set[int]:
+    gc.collect()  # what an earlier test left in a cycle would be closed, and its number used again
     names = os.listdir("/proc/self/fd")  # listing it takes a descriptor, gone by the next line
     return {int(name) for name in names if os.path.exists(f"/proc/self/fd/{name}")}
 
@@ -512,8 +513,13 @@ def test_l3_release_frees_the_lock_under_a_copied_descriptor(tmp_path: Path) -> 
     (fd,) = open_descriptors() - before
     copy = os.dup(fd)
     lock.release()
-    ENV.lock(f"{tmp_path}/LOCK").release()
+    again = ENV.lock(f"{tmp_path}/LOCK")
+    with pytest.raises(BlockingIOError):
+        ENV.lock(f"{tmp_path}/LOCK")
     os.close(copy)
+    with pytest.raises(BlockingIOError):
+        ENV.lock(f"{tmp_path}/LOCK")
+    again.release()
 
 
 # -- clocks and threads --------------------------------------------------------------------------

@@ -147,6 +147,7 @@ def test_what_another_thread_commits_releases_waiters_too(tmp_path: Path) -> Non
             position = write(store)
             elsewhere = loop.run_in_executor(None, store.wait, position)
             await committer.wait(position)
+            assert store.committed >= position
             await elsewhere
 
     on_a_store(tmp_path, scenario)

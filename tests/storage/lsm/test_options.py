@@ -52,7 +52,8 @@ def test_a_number_out_of_its_range_is_refused(values: dict[str, Any]) -> None:
     ids=str,
 )
 def test_a_number_at_its_limit_is_fine(values: dict[str, Any]) -> None:
-    LevelOptions(**values)
+    options = LevelOptions(**values)
+    assert {name: getattr(options, name) for name in values} == values
 
 
 def test_sizes_follow_the_memtable() -> None:
