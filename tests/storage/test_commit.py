@@ -32,6 +32,19 @@ def make_queue(
     )  # fmt: skip
 
 
+class HeldSync:
+    """Holds every sync of an environment: `entered` when one is under way, until `release`."""
+
+    def __init__(self, env: MemoryEnv) -> None:
+        self.entered, self.release = threading.Event(), threading.Event()
+        env.on_call = self._hold
+
+    def _hold(self, operation: str, path: str) -> None:
+        if operation == "sync_data":
+            self.entered.set()
+            assert self.release.wait(10)
+
+
 def append(queue: CommitQueue, key: bytes) -> int:
     with queue.lock:
         batch = encode_put(0, key, b"v")
@@ -237,17 +250,10 @@ def test_c9_an_interrupted_sleeper_is_waited_for_by_nobody() -> None:
     """The main thread and two others sleep; it is interrupted, and they are woken all the same."""
     env = MemoryEnv()
     queue = make_queue(env)
-    entered, release = threading.Event(), threading.Event()
-
-    def hold(operation: str, path: str) -> None:
-        if operation == "sync_data":
-            entered.set()
-            assert release.wait(10)
-
-    env.on_call = hold
+    sync = HeldSync(env)
     leader = threading.Thread(target=queue.wait, args=(append(queue, b"a"),))
     leader.start()
-    assert entered.wait(10)
+    assert sync.entered.wait(10)
     position = append(queue, b"b")  # the next group, which one of three will write
 
     def interrupt_main() -> None:
@@ -263,7 +269,7 @@ def test_c9_an_interrupted_sleeper_is_waited_for_by_nobody() -> None:
             # One that comes just before it falls asleep is seen when it wakes: so, another one.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             woken.wait(0.1)
-        release.set()
+        sync.release.set()
         for thread in (leader, *followers):
             thread.join(10)
 
@@ -284,23 +290,16 @@ def test_c9_who_waits_for_replicas_is_not_handed_the_log() -> None:
     waiting.start()
     while not queue._sleepers or queue.durable < held:
         os.sched_yield()
-    entered, release = threading.Event(), threading.Event()
-
-    def hold(operation: str, path: str) -> None:
-        if operation == "sync_data":
-            entered.set()
-            assert release.wait(10)
-
-    env.on_call = hold
+    sync = HeldSync(env)
     local = {"locally": True}
     leader = threading.Thread(target=queue.wait, args=(append(queue, b"a"),), kwargs=local)
     leader.start()
-    assert entered.wait(10)
+    assert sync.entered.wait(10)
     follower = threading.Thread(target=queue.wait, args=(append(queue, b"b"),), kwargs=local)
     follower.start()
     while len(queue._sleepers) < 2:  # the one for replicas came first
         os.sched_yield()
-    release.set()
+    sync.release.set()
     leader.join(10)
     follower.join(10)
     assert (queue.durable, queue.committed, len(queue._sleepers)) == (3, 0, 1)
@@ -312,17 +311,10 @@ def test_c9_who_waits_for_replicas_is_not_handed_the_log() -> None:
 def test_c9_who_gives_up_is_waited_for_by_nobody() -> None:
     env = MemoryEnv()
     queue = make_queue(env)
-    entered, release = threading.Event(), threading.Event()
-
-    def hold(operation: str, path: str) -> None:
-        if operation == "sync_data":
-            entered.set()
-            assert release.wait(10)
-
-    env.on_call = hold
+    sync = HeldSync(env)
     leader = threading.Thread(target=queue.wait, args=(append(queue, b"a"),))
     leader.start()
-    assert entered.wait(10)
+    assert sync.entered.wait(10)
     position = append(queue, b"b")
     failed: list[BaseException] = []
 
@@ -339,7 +331,7 @@ def test_c9_who_gives_up_is_waited_for_by_nobody() -> None:
     follower.start()
     while len(queue._sleepers) < 1:
         os.sched_yield()
-    release.set()
+    sync.release.set()
     for thread in (leader, follower):
         thread.join(10)
     assert len(failed) == 1

@@ -28,7 +28,6 @@ import struct
 from collections.abc import Iterable
 
 from marram.coding.fields import u32, u64
-from marram.compiled import state
 
 if False:  # seen by the compiler only
     import cython
@@ -38,7 +37,7 @@ else:
 if not cython.compiled:  # else they are inlined
     from marram.coding.raw import headed
 
-_COMPILED = state() == "compiled"
+_COMPILED = cython.compiled
 
 PUT = 1
 DELETE = 2

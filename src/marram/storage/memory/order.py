@@ -26,8 +26,6 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
-from marram import compiled
-
 if False:  # seen by the compiler only
     import cython
 else:
@@ -41,7 +39,7 @@ BLOCK_KEYS = 512
 
 # A bisection compares twenty keys, wherever they lie in memory: twenty cache misses. Heads lie side
 # by side. Interpreted, the loops over them would cost more than the misses.
-_HAS_HEADS = compiled.state() == "compiled"
+_HAS_HEADS = cython.compiled
 
 _HEAD = 4  # bytes
 _NO_HEADS = memoryview(array("I"))
