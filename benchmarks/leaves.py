@@ -37,7 +37,7 @@ from marram.storage.sstable.block import DataBlock, VersionRow, encode_rows
 from marram.storage.sstable.filter import Filter, FilterBuilder, probe_of
 
 COUNT = 20_000
-BLOCK_ROWS = 270  # about 32 KiB of 16 + 100 bytes
+BLOCK_ROWS = 135  # about 16 KiB of 16 + 100 bytes
 VALUE = b"v" * 100
 NO_PIN = -1
 

@@ -1,6 +1,7 @@
 # raw.py as C: see there.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.string cimport memcmp, memcpy, memmove
 
 cdef extern from *:
@@ -14,6 +15,14 @@ cdef extern from *:
     # As they are in files: anywhere, not only where C would put them.
     ctypedef unsigned int u32 "marram_u32"
     ctypedef unsigned long long u64 "marram_u64"
+
+# Of bytes, or of a memoryview of bytes that stands for them one by one.
+cdef inline const unsigned char* first_of(data) except NULL:
+    if type(data) is bytes:
+        return <const unsigned char*>PyBytes_AS_STRING(data)
+    if type(data) is memoryview:
+        return <const unsigned char*>PyMemoryView_GET_BUFFER(data).buf
+    raise TypeError(type(data))
 
 cdef inline const unsigned char* view(
     const unsigned char* data, Py_ssize_t start, Py_ssize_t stop

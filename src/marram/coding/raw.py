@@ -17,6 +17,11 @@ from array import array
 from collections.abc import Sequence
 
 
+def first_of(data: bytes | memoryview) -> bytes | memoryview:
+    """`data`, to be seen in place; compiled: a pointer, good as long as it is held."""
+    return data
+
+
 def view(data: bytes | memoryview, start: int, stop: int) -> bytes:
     """The bytes [start, stop); compiled: a pointer, good as long as `data` is held."""
     return bytes(data[start:stop])

@@ -15,6 +15,7 @@ from marram.storage.db import DB
 from marram.storage.lsm.engine import LsmEngine
 from marram.storage.lsm.tables import Tables
 from marram.storage.lsm.version import VersionEdit
+from marram.storage.sstable.writer import TableOptions
 
 KEYS = [b"%04d" % n for n in range(3000)]
 
@@ -113,7 +114,7 @@ def test_get_many_reads_each_block_once(db: DB) -> None:
     assert db.get_many(wanted) == [bytes(100)] * len(wanted)
 
     after = tables_of(db).stats()[0]
-    blocks = -(-len(KEYS) * 116 // 32768)
+    blocks = -(-len(KEYS) * 116 // TableOptions().block_bytes)
     assert after.misses - before.misses <= blocks + 1
     assert after.hits == before.hits
 

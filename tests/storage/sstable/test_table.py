@@ -154,7 +154,7 @@ def test_properties_say_what_the_rows_add_up_to() -> None:
 
     assert (table.number, table.size_bytes) == (7, len(data))
     assert table.properties == {
-        "table.block_bytes": 32768,
+        "table.block_bytes": 16384,
         "table.key_bytes": 4,
         "table.largest": b"\x02cc",
         "table.max_sequence": 9,

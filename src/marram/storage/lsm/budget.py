@@ -37,4 +37,4 @@ class Budget(NamedTuple):
         memtable = options.memtable_bytes
         if not memtable:
             memtable = max(_MEMTABLE_MIN, min(total // 8, _MEMTABLE_MAX))
-        return cls(total, memtable, total // 4, total // 4)
+        return cls(total, memtable, total * 3 // 8, total // 4)

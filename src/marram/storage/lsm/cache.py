@@ -35,12 +35,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Set
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from marram.env.api import Env
 from marram.errors import Closed, Corruption, InvalidArgument
 from marram.storage.entry import Stored
-from marram.storage.sstable.block import DataBlock
+from marram.storage.sstable.block import DataBlock, Kept
 from marram.storage.sstable.reader import BlockStore, Table, table_of
 
 # What keeping an entry takes: its id, its places in the dict and in the ring.
@@ -76,8 +76,8 @@ class BlockCache(BlockStore):
             raise InvalidArgument(f"a cache of {capacity_bytes} bytes")
         self.capacity_bytes = capacity_bytes
         self._lock = threading.Lock()
-        self._clock: _Clock[DataBlock] = _Clock()  # guarded by _lock
-        self._blocks = self._clock.entries  # for get(), without the lock
+        self._clock = _Clock()  # guarded by _lock
+        self._blocks: dict[int, DataBlock] = self._clock.entries  # for get(), without the lock
         self._hits = 0
         self._misses = 0
 
@@ -226,8 +226,8 @@ class TableCache:
         self._store_id = store_id
         self._block_cache = blocks
         self._lock = threading.Lock()
-        self._clock: _Clock[Table] = _Clock()  # guarded by _lock
-        self._tables = self._clock.entries  # for get(), without the lock
+        self._clock = _Clock()  # guarded by _lock
+        self._tables: dict[int, Table] = self._clock.entries  # for get(), without the lock
         self.open_tables = self._tables
         self._closed = False  # guarded by _lock
         self._hits = 0
@@ -300,10 +300,7 @@ class TableCache:
             assert len(self._tables) <= self.max_tables
 
 
-_Entry = TypeVar("_Entry", DataBlock, Table)
-
-
-class _Clock(Generic[_Entry]):
+class _Clock:
     """Entries in the order in which they are considered when room is needed.
 
     entries: by id; its owner reads it without a lock, all else is under the owner's lock.
@@ -313,12 +310,12 @@ class _Clock(Generic[_Entry]):
     __slots__ = ("_evictions", "_ring", "bytes", "entries")
 
     def __init__(self) -> None:
-        self.entries: dict[int, _Entry] = {}
+        self.entries: dict[int, Any] = {}  # Kept
         self.bytes = 0
         self._ring: deque[int] = deque()  # the ids, next to be considered first
         self._evictions = 0
 
-    def add(self, id_: int, entry: _Entry) -> None:
+    def add(self, id_: int, entry: Kept) -> None:
         """Add an entry that is not there."""
         self.entries[id_] = entry
         self._ring.append(id_)
@@ -326,21 +323,23 @@ class _Clock(Generic[_Entry]):
 
     def evict(self) -> None:
         """Let go of the next entry that was not hit since it was last considered; one is there."""
+        entries, ring = self.entries, self._ring
         # One round at most: hits that come meanwhile must not keep this from ending.
-        for _ in range(len(self._ring)):
-            entry = self.entries[self._ring[0]]
+        for _ in range(len(ring)):
+            entry: Kept = entries[ring[0]]
             if not entry.recent:
                 break
             entry.recent = False
-            self._ring.rotate(-1)
-        self.bytes -= _cost(self.entries.pop(self._ring.popleft()))
+            ring.rotate(-1)
+        entry = entries.pop(ring.popleft())
+        self.bytes -= _cost(entry)
         self._evictions += 1
 
     def remove(self, ids: Set[int]) -> None:
         """Let go of entries that are there."""
         if ids:
-            self.bytes -= sum(_cost(self.entries.pop(id_)) for id_ in ids)
-            self._ring = deque(id_ for id_ in self._ring if id_ not in ids)
+            self.bytes -= sum([_cost(self.entries.pop(id_)) for id_ in ids])
+            self._ring = deque([id_ for id_ in self._ring if id_ not in ids])
 
     def stats(self, hits: int, misses: int, capacity_bytes: int) -> CacheStats:
         """The owner's statistics."""
@@ -350,10 +349,10 @@ class _Clock(Generic[_Entry]):
 
     def _check(self) -> None:
         assert sorted(self._ring) == sorted(self.entries), "each entry is in the ring once"
-        assert self.bytes == sum(map(_cost, self.entries.values())), "the sizes add up"
+        assert self.bytes == sum([_cost(entry) for entry in self.entries.values()]), "sizes"
 
 
-def _cost(entry: DataBlock | Table) -> int:
+def _cost(entry: Kept) -> int:
     """What keeping an entry takes, bytes."""
     return entry.memory_bytes + _ENTRY_BYTES
 

@@ -2,7 +2,7 @@
 
 cimport cython
 
-from marram.coding.raw cimport joined, order, u32, u32_list, u32s, u64, u64_list, u64s, view
+from marram.coding.raw cimport first_of, joined, order, u32, u32_list, u32s, u64, u64_list, u64s, view
 
 cpdef bytes stored_key(unsigned char keyspace, bytes key)
 
@@ -11,14 +11,16 @@ cdef Py_ssize_t _END_LIMIT
 @cython.locals(ends="unsigned int[::1]", end=Py_ssize_t, at=Py_ssize_t)
 cdef bytes _packed_ends(items)
 
-cdef class DataBlock:
-    cdef bytes _payload
+cdef class Kept:
+    cdef public Py_ssize_t memory_bytes
+    cdef public bint recent
+
+cdef class DataBlock(Kept):
+    cdef object _payload
     cdef list _key_list
     cdef readonly Py_ssize_t count
     cdef readonly int keyspace
     cdef readonly bint is_plain
-    cdef readonly Py_ssize_t memory_bytes
-    cdef public bint recent
     cdef bint _has_types, _has_deadlines, _has_sequences, _is_ordered
     cdef const unsigned char* keys
     cdef const unsigned char* values
@@ -29,8 +31,9 @@ cdef class DataBlock:
     cdef const u64* _sequences
 
     @cython.locals(count=Py_ssize_t, types=Py_ssize_t, deadlines=Py_ssize_t, sequences=Py_ssize_t,
-                   at=Py_ssize_t, key_at=Py_ssize_t, value_at=Py_ssize_t)
-    cdef _take_columns(self, bytes payload)
+                   data="const unsigned char*", at=Py_ssize_t, key_at=Py_ssize_t,
+                   value_at=Py_ssize_t)
+    cdef _take_columns(self, payload)
     cpdef list_keys(self)
     @cython.locals(start=Py_ssize_t)
     cpdef bytes key(self, Py_ssize_t row)

@@ -36,7 +36,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.coding.raw import joined, order, u32_list, u32s, u64_list, u64s, view
+    from marram.coding.raw import first_of, joined, order, u32_list, u32s, u64_list, u64s, view
 
 Row = tuple[int, bytes, bytes, int, int]
 VersionRow = tuple[int, bytes, bytes, int, int, int]
@@ -66,7 +66,7 @@ MAX_ROW_OVERHEAD = _DATA.size + 17
 
 # What a DataBlock takes beside its bytes; interpreted also its columns' objects, and for each
 # listed key the object around its bytes (33), its rounding up to 16 (8), its place in the list (8).
-_BLOCK_MEMORY = 200
+_BLOCK_MEMORY = 600
 _COLUMNS_MEMORY = 400
 _KEY_MEMORY = 49
 # An object around bytes; and what an index takes for each block where its last keys are listed.
@@ -142,27 +142,32 @@ def _packed_ends(items: Sequence[bytes]) -> bytes:
     return made.tobytes()
 
 
-class DataBlock:
+class Kept:
+    """What a cache keeps. memory_bytes: about what it takes; recent: the cache's mark."""
+
+    __slots__ = ("memory_bytes", "recent")
+
+    memory_bytes: int
+    recent: bool
+
+
+class DataBlock(Kept):
     """The rows of one data block, decoded on demand. Raises ValueError: malformed.
 
     Making one checks the columns; a row costs nothing until it is asked for. Compiled, all is read
-    in the payload's bytes; interpreted, the columns are copied out.
+    in the payload, which must not change; interpreted, the columns are copied out.
 
-    is_plain: all rows are strings without a deadline; memory_bytes: about what it takes,
-    interpreted with its keys listed; recent: a cache's mark. keys, values and their ends are for
-    merges, which read them as raw.py says.
+    is_plain: all rows are strings without a deadline; memory_bytes: interpreted, with its keys
+    listed. keys, values and their ends are for merges, which read them as raw.py says.
     """
 
     __slots__ = (
         "_deadlines", "_has_deadlines", "_has_sequences", "_has_types", "_is_ordered", "_key_list",
-        "_payload",
-        "_sequences", "_types", "count", "is_plain", "key_ends", "keys", "keyspace",
-        "memory_bytes", "recent", "value_ends", "values",
+        "_payload", "_sequences", "_types", "count", "is_plain", "key_ends", "keys", "keyspace",
+        "value_ends", "values",
     )  # fmt: skip
 
     def __init__(self, payload: bytes | memoryview) -> None:
-        if cython.compiled:
-            payload = bytes(payload)  # no copy, where it is that; interpreted the columns are
         if len(payload) < _DATA.size:
             raise ValueError("a data block is cut short")
         count, keyspace, flags, zero = _DATA.unpack_from(payload)
@@ -190,22 +195,22 @@ class DataBlock:
         key_at = _DATA.size + count * (ENDS_SIZE + types + 8 * deadlines + 8 * sequences)
         if key_at > len(payload):
             raise ValueError(f"the columns of {count} rows pass the end of their data block")
-        at = _DATA.size
-        self.key_ends = u32s(payload, at, count)
-        self.value_ends = u32s(payload, at + 4 * count, count)
+        data, at = first_of(payload), _DATA.size
+        self.key_ends = u32s(data, at, count)
+        self.value_ends = u32s(data, at + 4 * count, count)
         _check_ends(self.key_ends, count)
         _check_ends(self.value_ends, count)
         at += ENDS_SIZE * count
-        self._types = view(payload, at, at + count * types)
+        self._types = view(data, at, at + count * types)
         at += count * types
-        self._deadlines = u64s(payload, at, count * deadlines)
+        self._deadlines = u64s(data, at, count * deadlines)
         at += 8 * count * deadlines
-        self._sequences = u64s(payload, at, count * sequences)
+        self._sequences = u64s(data, at, count * sequences)
         value_at = key_at + self.key_ends[count - 1]
         if value_at + self.value_ends[count - 1] != len(payload):
             raise ValueError("keys and values do not fill their data block")
-        self.keys = view(payload, key_at, value_at)
-        self.values = view(payload, value_at, len(payload))
+        self.keys = view(data, key_at, value_at)
+        self.values = view(data, value_at, len(payload))
         self.memory_bytes = _BLOCK_MEMORY + len(payload)
         if cython.compiled:
             self._payload = payload  # which all of these point into
@@ -651,8 +656,7 @@ def _ascends(column: bytes, count: int) -> bool:
     """Whether `count` <= _LANES numbers, u32, are below 2^31 and do not go back.
 
     Hot: each number is a lane of one integer, its top bit lent to the subtraction of the one
-    before, and still there where that was no more. 2.5 us for 250 numbers, where sorting takes 5.4;
-    a look-up that reads a block of 32 KiB takes 27 us rather than 32.
+    before, and still there where that was no more. 2.5 us for 250 numbers, where sorting takes 5.4.
     """
     lanes = int.from_bytes(column, "little")
     tops = _LANE_TOPS >> 32 * (_LANES - count)

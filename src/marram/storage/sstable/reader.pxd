@@ -2,23 +2,24 @@
 
 cimport cython
 
-from marram.storage.sstable.block cimport DataBlock, Index, stored_key
+from marram.coding.checksum cimport number_seed
+from marram.storage.sstable.block cimport DataBlock, Index, Kept, stored_key
 from marram.storage.sstable.filter cimport Filter
 
 cdef class BlockStore:
     cpdef DataBlock get(self, block_id)
     cpdef put(self, block_id, DataBlock block)
 
-cdef class Table:
-    cdef object _file, _file_seed, _source, _first_id
+cdef class Table(Kept):
+    cdef object _file, _source, _first_id
+    cdef unsigned int _file_seed
     cdef bint _closed
     cdef BlockStore _kept
     cdef Index _index
     cdef Filter _filter
     cdef list _lines
     cdef Py_ssize_t _line_count
-    cdef public bint recent
-    cdef readonly object memory_bytes, number, properties, row_count, size_bytes
+    cdef readonly object number, properties, row_count, size_bytes
     cdef readonly tuple ranges
     cdef readonly bytes smallest, largest
 
@@ -37,11 +38,13 @@ cdef class Table:
     cdef Py_ssize_t _group_start(self, Py_ssize_t first, Py_ssize_t end, Py_ssize_t read_bytes) except -1
     @cython.locals(block=DataBlock)
     cdef DataBlock _kept_block(self, Py_ssize_t number)
-    @cython.locals(offset=Py_ssize_t)
+    @cython.locals(offset=Py_ssize_t, size=Py_ssize_t)
     cdef DataBlock _read_block(self, Py_ssize_t number)
-    cdef DataBlock _decode_block(self, Py_ssize_t number, data)
+    cdef DataBlock _decode_block(self, Py_ssize_t number, data, bint is_copied)
     @cython.locals(block=DataBlock, index=Index)
-    cdef DataBlock _checked_block(self, Py_ssize_t number, data, Py_ssize_t offset)
+    cdef DataBlock _checked_block(
+        self, Py_ssize_t number, data, Py_ssize_t offset, bint is_copied
+    )
 
 @cython.locals(index=Index)
 cdef bytes _last_of(Index index)

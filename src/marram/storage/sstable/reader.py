@@ -26,6 +26,7 @@ from marram.storage.sstable.block import (
     Columns,
     DataBlock,
     Index,
+    Kept,
     Row,
     VersionRow,
     decode_index,
@@ -109,22 +110,21 @@ def table_of(block: int) -> int:
     return block >> _TABLE_SHIFT
 
 
-class Table:
+class Table(Kept):
     """An open table; open() makes one.
 
     number: the file's own; size_bytes: of the file; row_count: tombstones included; smallest,
     largest: stored keys of the first and the last row, b"" where there is none; properties: those
     the writer was given, and its own ("table.rows" and so on); ranges: its range deletions, which
-    smallest and largest do not cover; memory_bytes: about what it takes while it is open; recent: a
-    cache's mark.
+    smallest and largest do not cover.
 
     All methods may raise Corruption, with path and offset; OSError; and Closed after close().
     """
 
     __slots__ = (
         "_closed", "_file", "_file_seed", "_filter", "_first_id", "_index", "_kept",
-        "_line_count", "_lines", "_source", "largest", "memory_bytes", "number", "properties",
-        "ranges", "recent", "row_count", "size_bytes", "smallest",
+        "_line_count", "_lines", "_source", "largest", "number", "properties", "ranges",
+        "row_count", "size_bytes", "smallest",
     )  # fmt: skip
 
     @classmethod
@@ -197,7 +197,7 @@ class Table:
         wanted, probe: block.stored_key and filter.probe_of of the key, made once for all tables;
         at: with a sequence number <= that.
         Hot: 0.2 us where the filter denies the key, 1.8 us where the block is kept, 27 us where one
-        of 32 KiB is read for it: a third is its checksum, a third its columns.
+        of 16 KiB is read for it.
         """
         self._check_open()
         if self._filter is not None and not self._filter.may_contain(probe):
@@ -421,7 +421,7 @@ class Table:
             else:
                 group = range(first, self._group_stop(first, end, read_bytes))
                 first = group.stop
-            yield from self._read_blocks(group, reverse)
+            yield from self._read_blocks(group, reverse, False)
             read_bytes = min(4 * read_bytes, READ_BYTES)
 
     def _group_stop(self, first: int, end: int, read_bytes: int) -> int:
@@ -435,14 +435,17 @@ class Table:
         index = self._index
         return index.find_offset(max(0, index.offset(end) - read_bytes), first, end - 1)
 
-    def _read_blocks(self, group: range, reverse: bool) -> Iterator[tuple[DataBlock, int]]:
+    def _read_blocks(
+        self, group: range, reverse: bool, are_kept: bool
+    ) -> Iterator[tuple[DataBlock, int]]:
+        """Blocks that come with one read, whose bytes they share unless they are kept."""
         self._check_open()
         offset = self._index.offset
         begin = offset(group.start)
         data = self._source.read(begin, offset(group.stop) - begin)
         for number in reversed(group) if reverse else group:
             view = data[offset(number) - begin : offset(number + 1) - begin]
-            yield self._decode_block(number, view), number
+            yield self._decode_block(number, view, are_kept and len(group) > 1), number
 
     def _kept_blocks(self, numbers: range, ahead: int) -> Iterator[tuple[DataBlock, int]]:
         """Neighbouring blocks, from where blocks are kept; others come with one read.
@@ -463,7 +466,7 @@ class Table:
             while stop < ahead and self._kept.get(self._first_id + numbers[stop]) is None:
                 stop += 1
             low, high = sorted((number, numbers[stop - 1]))
-            for block, number in self._read_blocks(range(low, high + 1), numbers.step < 0):
+            for block, number in self._read_blocks(range(low, high + 1), numbers.step < 0, True):
                 self._kept.put(self._first_id + number, block)
                 yield block, number
             at = stop
@@ -480,21 +483,24 @@ class Table:
 
     def _read_block(self, number: int) -> DataBlock:
         offset = self._index.offset(number)
-        return self._decode_block(
-            number, self._source.read(offset, self._index.offset(number + 1) - offset)
-        )
+        size = self._index.offset(number + 1) - offset
+        return self._decode_block(number, self._source.read(offset, size), False)
 
-    def _decode_block(self, number: int, data: memoryview) -> DataBlock:
+    def _decode_block(self, number: int, data: memoryview, is_copied: bool) -> DataBlock:
+        """Data block `number`, which fills `data`. is_copied: hold none of it but a copy."""
         offset = self._index.offset(number)
         try:
-            return self._checked_block(number, data, offset)
+            return self._checked_block(number, data, offset, is_copied)
         except (ValueError, UnsupportedFormat) as error:
             raise self._source.wrong(offset, error) from error
 
-    def _checked_block(self, number: int, data: memoryview, offset: int) -> DataBlock:
-        """Data block `number`, which fills `data`. Raises ValueError: not what the index says."""
+    def _checked_block(
+        self, number: int, data: memoryview, offset: int, is_copied: bool
+    ) -> DataBlock:
+        """_decode_block(). Raises ValueError: not what the index says."""
         seed = number_seed(offset, self._file_seed)  # place.seed(offset)
-        block = DataBlock(unseal_block(data, DATA, seed))
+        payload = unseal_block(data, DATA, seed)
+        block = DataBlock(bytes(payload) if is_copied else payload)
         index = self._index
         if block.count != index.row_count(number):
             raise ValueError(f"{block.count} rows, the index says {index.row_count(number)}")

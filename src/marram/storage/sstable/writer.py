@@ -91,7 +91,7 @@ class TableOptions:
     Raises InvalidArgument: none of these, or no zstd here.
     """
 
-    block_bytes: int = 32 * 1024
+    block_bytes: int = 16 * 1024
     compression: str = "none"
     compression_level: int = 1
     filter_bits_per_key: int = 0
