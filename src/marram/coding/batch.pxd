@@ -1,7 +1,7 @@
 # C types of batch.py. Sizes are below 2**32, so sums of a few of them fit a long long.
 cimport cython
 from marram.coding.fields cimport chars, u32, u64
-from marram.coding.raw cimport headed
+from marram.coding.raw cimport blank, headed, write, write_u32, write_u64
 
 cdef bint _COMPILED
 cdef unsigned int _BATCH_SIZE
@@ -22,12 +22,20 @@ cdef unsigned char _HEAD[20]
 @cython.locals(key_size=Py_ssize_t, value_size=Py_ssize_t, size=cython.longlong)
 cpdef bytes encode_put(long keyspace, bytes key, bytes value)
 
-@cython.locals(
-    parts=list, count=cython.longlong, total=cython.longlong, kind=cython.long,
-    keyspace=cython.long, type_=cython.long, flags=cython.long, key_size=Py_ssize_t,
-    size=Py_ssize_t,
-)
+@cython.locals(size=cython.longlong)
 cpdef bytes encode(changes)
+
+@cython.locals(
+    size=cython.longlong, kind=cython.long, keyspace=cython.long, type_=cython.long, key=bytes,
+    value=bytes, number=cython.ulonglong,
+)
+cdef long long _encoded_size(changes) except -1
+
+@cython.locals(
+    made=bytes, at=Py_ssize_t, kind=cython.uint, keyspace=cython.uint, type_=cython.uint,
+    flags=cython.uint, key=bytes, value=bytes, body=bytes, number=cython.ulonglong,
+)
+cdef bytes _written(changes, Py_ssize_t size)
 
 cdef void _set_change(unsigned int numbers, unsigned int key_size, unsigned int value_size) noexcept
 @cython.locals(place=Py_ssize_t)

@@ -25,7 +25,7 @@ A change is a plain tuple, because tuples are what Python makes and takes apart 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from marram.coding.fields import u32, u64
 
@@ -35,7 +35,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.coding.raw import headed
+    from marram.coding.raw import blank, headed, write, write_u32, write_u64
 
 _COMPILED = cython.compiled
 
@@ -134,36 +134,66 @@ def encode_put(keyspace: int, key: bytes, value: bytes) -> bytes:
     return header + key + value
 
 
-def encode(changes: Iterable[Change]) -> bytes:
+def encode(changes: Sequence[Change]) -> bytes:
     """A batch's bytes: size, count, then the changes in order."""
-    parts: list[bytes | bytearray] = [b""]
-    count = 0
+    if _COMPILED:
+        size = _encoded_size(changes)
+        if size < _LONGEST:
+            return _written(changes, size)
+    parts = [b""]
     total = 4
     for kind, keyspace, key, value, number, type_ in changes:
-        count += 1
         flags = _FLAG_NUMBER if number else 0
         if value is None:
             flags |= _FLAG_UNBOUNDED
         body = value or b""
-        key_size, size = len(key), len(body)
-        total += _CHANGE_SIZE + key_size + size
-        if _COMPILED and (kind | keyspace | type_) >> 8 == 0 and key_size | size < _LONGEST:
-            _set_change(kind | keyspace << 8 | type_ << 16 | flags << 24, key_size, size)
-            parts.append(_HEAD[_BATCH_SIZE:_SINGLE_SIZE])
-        else:
-            parts.append(_CHANGE.pack(kind, keyspace, type_, flags, key_size, size))
+        key_size, body_size = len(key), len(body)
+        total += _CHANGE_SIZE + key_size + body_size
+        parts.append(_CHANGE.pack(kind, keyspace, type_, flags, key_size, body_size))
         if number:
             parts.append(_NUMBER.pack(number))
             total += _NUMBER_SIZE
         parts.append(key)
         parts.append(body)
-    if _COMPILED and total < _LONGEST:
-        _set_word(0, total)
-        _set_word(4, count)
-        parts[0] = _HEAD[:_BATCH_SIZE]
-    else:
-        parts[0] = _BATCH.pack(total, count)
+    parts[0] = _BATCH.pack(total, len(changes))
     return b"".join(parts)
+
+
+def _encoded_size(changes: Sequence[Change]) -> int:
+    """How long the batch is, bytes; _LONGEST where a struct has to say what cannot be."""
+    size = _BATCH_SIZE
+    for kind, keyspace, key, value, number, type_ in changes:
+        if (kind | keyspace | type_) >> 8:
+            return _LONGEST
+        size += _CHANGE_SIZE + len(key)
+        if value is not None:
+            size += len(value)
+        if number:
+            size += _NUMBER_SIZE
+    return size
+
+
+def _written(changes: Sequence[Change], size: int) -> bytes:
+    """The batch, which is `size` bytes long. Only ever compiled: structs are quicker, or slower."""
+    made = blank(size)
+    write_u32(made, 0, size - 4)
+    at = write_u32(made, 4, len(changes))
+    for kind, keyspace, key, value, number, type_ in changes:
+        flags, body = 0, b""
+        if number:
+            flags = _FLAG_NUMBER
+        if value is None:
+            flags |= _FLAG_UNBOUNDED
+        else:
+            body = value
+        at = write_u32(made, at, kind | keyspace << 8 | type_ << 16 | flags << 24)
+        at = write_u32(made, at, len(key))
+        at = write_u32(made, at, len(body))
+        if number:
+            at = write_u64(made, at, number)
+        at = write(made, at, key)
+        at = write(made, at, body)
+    return made
 
 
 def _set_change(numbers: int, key_size: int, value_size: int) -> None:

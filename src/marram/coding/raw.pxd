@@ -60,6 +60,21 @@ cdef inline bytes headed(const unsigned char* head, Py_ssize_t head_size, bytes 
     memcpy(at + head_size + key_size, PyBytes_AS_STRING(value), value_size)
     return made
 
+cdef inline bytes blank(Py_ssize_t size):
+    return PyBytes_FromStringAndSize(NULL, size)
+
+cdef inline Py_ssize_t write(bytes made, Py_ssize_t at, bytes data) noexcept:
+    memcpy(PyBytes_AS_STRING(made) + at, PyBytes_AS_STRING(data), len(data))
+    return at + len(data)
+
+cdef inline Py_ssize_t write_u32(bytes made, Py_ssize_t at, unsigned int number) noexcept:
+    (<u32*>(PyBytes_AS_STRING(made) + at))[0] = number
+    return at + 4
+
+cdef inline Py_ssize_t write_u64(bytes made, Py_ssize_t at, unsigned long long number) noexcept:
+    (<u64*>(PyBytes_AS_STRING(made) + at))[0] = number
+    return at + 8
+
 cdef inline void open_gap(unsigned int[::1] numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
     if count > at:
         memmove(&numbers[at] + 1, &numbers[at], (count - at) * sizeof(unsigned int))

@@ -47,6 +47,27 @@ def headed(head: bytes | bytearray, head_size: int, key: bytes, value: bytes) ->
     return b"".join((head[:head_size], key, value))
 
 
+def blank(size: int) -> bytearray:
+    """Bytes to be written by write() and write_u32() before anybody sees them; compiled: bytes."""
+    return bytearray(size)
+
+
+def write(made: bytearray, at: int, data: bytes) -> int:
+    """Put `data` at `at` of what blank() made; returns where it ends."""
+    made[at : at + len(data)] = data
+    return at + len(data)
+
+
+def write_u32(made: bytearray, at: int, number: int) -> int:
+    """Put a little-endian number of 4 bytes there, likewise."""
+    return write(made, at, number.to_bytes(4, "little"))
+
+
+def write_u64(made: bytearray, at: int, number: int) -> int:
+    """Put a little-endian number of 8 bytes there, likewise."""
+    return write(made, at, number.to_bytes(8, "little"))
+
+
 def open_gap(numbers: memoryview, at: int, count: int) -> None:
     """Move the numbers [at, count) up by one; there is room for it."""
     numbers[at + 1 : count + 1] = numbers[at:count]

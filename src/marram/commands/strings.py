@@ -209,8 +209,9 @@ def _puts(view: View, args: Args, name: str) -> list[Change]:
     if len(args) % 2 == 0:
         raise wrong_arity(name)
     keyspace = view.keyspace
-    pairs = zip(args[1::2], args[2::2], strict=True)
-    return [(PUT, keyspace, key, value, 0, TYPE_STRING) for key, value in pairs]
+    return [
+        (PUT, keyspace, args[at], args[at + 1], 0, TYPE_STRING) for at in range(1, len(args), 2)
+    ]
 
 
 # -- reading and writing ---------------------------------------------------------------------------

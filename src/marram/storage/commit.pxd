@@ -68,7 +68,7 @@ cdef class CommitQueue:
     @cython.locals(log=LogWriter)
     cpdef settle_through(self)
 
-    @cython.locals(keys=set, change=tuple, is_wide=bint)
+    @cython.locals(keys=set, change=tuple, is_wide=bint, added=Py_ssize_t)
     cpdef note_keys(self, Group group, object changes)
 
     @cython.locals(group=Group, writing=Group)

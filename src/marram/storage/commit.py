@@ -280,16 +280,20 @@ class CommitQueue:
 
     def note_keys(self, group: Group, changes: list[Change]) -> None:
         """Note which keys the group unsettles, before the map changes (C4, C6)."""
-        keys = {change[2] for change in changes}
-        if len(changes) == 1:
-            is_wide = changes[0][0] in _WIDE
-        else:
-            is_wide = not _WIDE.isdisjoint({change[0] for change in changes})
-            if is_wide or len(keys) < len(changes):
-                self.stepwise = group.last
+        keys = group.keys
+        added = len(keys)
+        is_wide = False
+        for change in changes:
+            keys.add(change[2])
+            if change[0] in _WIDE:
+                is_wide = True
+        added = len(keys) - added
+        if len(changes) > 1 and (
+            is_wide or (added < len(changes) and len({c[2] for c in changes}) < len(changes))
+        ):
+            self.stepwise = group.last
         if is_wide:
             group.everything = True
-        group.keys |= keys
 
     @property
     def newest_epoch(self) -> int:

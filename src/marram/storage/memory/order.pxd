@@ -23,6 +23,8 @@ cdef class Run:
     @cython.locals(size=Py_ssize_t, heads="unsigned int[::1]")
     cpdef insert(self, Py_ssize_t at, bytes key, object held=*)
 
+    cpdef extend(self, list keys)
+
     @cython.locals(size=Py_ssize_t, heads="unsigned int[::1]")
     cpdef remove(self, Py_ssize_t at)
 
@@ -65,7 +67,7 @@ cdef class KeyOrder:
     @cython.locals(block=Run)
     cpdef let_go(self)
 
-    @cython.locals(part=Py_ssize_t, at=Py_ssize_t, lasts=list, block=list)
+    @cython.locals(part=Py_ssize_t, at=Py_ssize_t, blocks=list, lasts=Run, block=Run)
     cpdef append_many(self, list ascending)
 
     @cython.locals(at=Py_ssize_t, size=Py_ssize_t, half=Py_ssize_t, lasts=Run, blocks=list, block=Run)

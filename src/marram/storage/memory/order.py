@@ -107,6 +107,12 @@ class Run:
         open_gap(heads, at, size)
         heads[at] = _head(key, len(self._common))
 
+    def extend(self, keys: list[bytes]) -> None:
+        """Add keys behind all others; there are no values."""
+        self.keys += keys
+        if _HAS_HEADS:
+            self._index()
+
     def remove(self, at: int) -> None:
         """Take a key out. The common beginning stays as short as it is."""
         del self.keys[at]
@@ -237,12 +243,21 @@ class KeyOrder:
             return
         # Room is left for keys that come in between.
         part = max(1, self._block_keys * 3 // 4)
-        lasts = self._lasts.keys
-        for at in range(0, len(ascending), part):
-            block = ascending[at : at + part]
-            self._blocks.append(Run(block))
-            lasts.append(block[-1])
-        self._lasts = Run(lasts)
+        blocks, lasts = self._blocks, self._lasts
+        at = 0
+        if blocks:
+            block = blocks[len(blocks) - 1]
+            at = max(0, min(part - len(block.keys), len(ascending)))
+            if at:
+                if block.values is not None:
+                    self._let_go(block)
+                block.extend(ascending[:at])
+                lasts.replace(len(blocks) - 1, ascending[at - 1])
+        while at < len(ascending):
+            block = Run(ascending[at : at + part])
+            blocks.append(block)
+            at += len(block.keys)
+            lasts.insert(len(blocks) - 1, ascending[at - 1])
         self._size += len(ascending)
 
     def refill(self, ascending: list[bytes]) -> None:
