@@ -174,8 +174,8 @@ def _encoded_size(changes: Sequence[Change]) -> int:
 
 
 def _written(changes: Sequence[Change], size: int) -> bytes:
-    """The batch, which is `size` bytes long. Only ever compiled: structs are quicker, or slower."""
-    made = blank(size)
+    """The batch, which is `size` bytes long. Only ever compiled: interpreted, structs are quicker."""
+    made: bytes = blank(size)
     write_u32(made, 0, size - 4)
     at = write_u32(made, 4, len(changes))
     for kind, keyspace, key, value, number, type_ in changes:

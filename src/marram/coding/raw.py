@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 
 def first_of(data: bytes | memoryview) -> bytes | memoryview:
@@ -47,23 +48,23 @@ def headed(head: bytes | bytearray, head_size: int, key: bytes, value: bytes) ->
     return b"".join((head[:head_size], key, value))
 
 
-def blank(size: int) -> bytearray:
+def blank(size: int) -> Any:
     """Bytes to be written by write() and write_u32() before anybody sees them; compiled: bytes."""
     return bytearray(size)
 
 
-def write(made: bytearray, at: int, data: bytes) -> int:
+def write(made: Any, at: int, data: bytes) -> int:
     """Put `data` at `at` of what blank() made; returns where it ends."""
     made[at : at + len(data)] = data
     return at + len(data)
 
 
-def write_u32(made: bytearray, at: int, number: int) -> int:
+def write_u32(made: Any, at: int, number: int) -> int:
     """Put a little-endian number of 4 bytes there, likewise."""
     return write(made, at, number.to_bytes(4, "little"))
 
 
-def write_u64(made: bytearray, at: int, number: int) -> int:
+def write_u64(made: Any, at: int, number: int) -> int:
     """Put a little-endian number of 8 bytes there, likewise."""
     return write(made, at, number.to_bytes(8, "little"))
 

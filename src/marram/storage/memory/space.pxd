@@ -36,6 +36,9 @@ cdef class Space:
         self, bytes start, bytes stop, Py_ssize_t limit, int64_t position, object now_ms, bint reverse
     )
 
+    @cython.locals(held=dict, key=bytes, value=bytes, at=Py_ssize_t, total=int64_t)
+    cdef _load_plain(self, list keys, list values)
+
     cpdef put(self, bytes key, object held, int64_t sequence, int64_t pinned)
 
     cpdef delete(self, bytes key, int64_t sequence, int64_t pinned)

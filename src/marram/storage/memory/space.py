@@ -24,6 +24,11 @@ from marram.coding.batch import TYPE_STRING
 from marram.storage.entry import Entry, Stored, is_expired, patched, stored
 from marram.storage.memory.order import KeyOrder
 
+if False:  # seen by the compiler only
+    import cython
+else:
+    from marram import interpreted as cython
+
 Link = tuple[int, Stored | None, "Link | None"]
 
 # A calendar bucket holds the keys whose deadlines share their upper bits: 256 ms a bucket.
@@ -176,20 +181,36 @@ class Space:
 
         is_plain: all values are bytes. Raises ValueError: a key is not new.
         """
-        size = len(self.map)
+        held = self.map
+        size = len(held)
+        if len(values) != len(keys):
+            raise ValueError(f"{len(values)} values of {len(keys)} keys")
         self.order.append_many(keys)
-        self.map.update(zip(keys, values, strict=True))
-        if len(self.map) != size + len(keys):
+        if is_plain and cython.compiled:
+            self._load_plain(keys, values)
+        else:
+            held.update(zip(keys, values, strict=True))
+            self.data_bytes += sum(map(len, keys))
+            if is_plain:
+                self.data_bytes += sum(map(len, values))
+        if len(held) != size + len(keys):
             raise ValueError("a key comes twice")
-        self.data_bytes += sum(map(len, keys))
         if is_plain:
-            self.data_bytes += sum(map(len, values))
             return
-        for key, held in zip(keys, values, strict=True):
-            if isinstance(held, bytes):
-                self.data_bytes += len(held)
+        for key, value in zip(keys, values, strict=True):
+            if isinstance(value, bytes):
+                self.data_bytes += len(value)
             else:
-                self._account(key, held)
+                self._account(key, value)
+
+    def _load_plain(self, keys: list[bytes], values: Sequence[Stored]) -> None:
+        """Put them all into the map, fast compiled."""
+        held, total = self.map, 0
+        for at in range(len(keys)):
+            key, value = keys[at], values[at]
+            held[key] = value
+            total += len(key) + len(value)
+        self.data_bytes += total
 
     def put(self, key: bytes, held: Stored, sequence: int, pinned: int) -> Stored | None:
         """Store a value; returns what was held before.
