@@ -174,7 +174,7 @@ def _encoded_size(changes: Sequence[Change]) -> int:
 
 
 def _written(changes: Sequence[Change], size: int) -> bytes:
-    """The batch, which is `size` bytes long. Only ever compiled: interpreted, structs are quicker."""
+    """The batch, of `size` bytes. Only ever compiled: interpreted, structs are quicker."""
     made: bytes = blank(size)
     write_u32(made, 0, size - 4)
     at = write_u32(made, 4, len(changes))

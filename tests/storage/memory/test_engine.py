@@ -155,6 +155,40 @@ def test_old_versions_are_trimmed_while_newer_snapshots_live() -> None:
     assert pins[0].get(0, b"k") == b"%d" % pins[0].position
 
 
+def test_s3_keys_that_are_new_since_a_pin_share_one_link() -> None:
+    engine = MemoryEngine()
+    engine.put(0, b"old", b"0", 1)
+    first = engine.snapshot(1)
+    engine.apply([put(0, b"a", b"1")], 5)
+    engine.apply([put(0, b"b", b"2"), put(0, b"old", b"2")], 6)
+    second = engine.snapshot(6)
+    engine.apply([put(0, b"c", b"3"), delete(0, b"a")], 9)
+
+    history = engine.spaces[0].history
+    assert history[b"b"] is not history[b"c"]
+    assert history[b"b"] == (2, None, None)
+    assert [first.get(0, key) for key in (b"a", b"b", b"c", b"old")] == [None, None, None, b"0"]
+    assert [second.get(0, key) for key in (b"a", b"b", b"c", b"old")] == [b"1", b"2", None, b"2"]
+    assert all(engine.changed_since(first, [(0, key)], []) for key in (b"a", b"b", b"c", b"old"))
+    assert [engine.changed_since(second, [(0, key)], []) for key in (b"a", b"b", b"c")] == [
+        True, False, True,
+    ]  # fmt: skip
+
+
+def test_s3_an_undone_batch_takes_the_link_of_its_new_keys_along() -> None:
+    engine = MemoryEngine()
+    pin = engine.snapshot(1)
+    engine.apply([put(0, b"kept", b"1")], 2)
+    undo = engine.apply([put(0, b"gone", b"2"), put(0, b"kept", b"2")], 3)
+    engine.revert(undo, 3)
+
+    space = engine.spaces[0]
+    assert list(space.history) == [b"kept"]
+    assert not space.ghosts
+    assert not engine.changed_since(pin, [(0, b"gone")], [])
+    assert engine.changed_since(pin, [(0, b"kept")], [])
+
+
 def test_every_due_key_shows_once_its_bucket_is_past() -> None:
     engine = MemoryEngine()
     engine.apply([put(0, b"%d" % i, b"v", 1000 + i) for i in range(1000)], 1)

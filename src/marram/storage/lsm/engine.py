@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 from marram.coding.batch import DELETE, EXPIRE, KEYSPACES, PATCH, PUT, SWAP, Change
@@ -284,7 +284,10 @@ class LsmEngine:
     def release(self, pin: LsmPin) -> list[dict[bytes, Link]]:
         """Unpin; returns retired versions, which the caller may free at leisure."""
         memtable = pin.memtable
-        retired = memtable.pins.remove(pin.position, {*memtable.spaces, *pin.spaces})
+        spaces: Collection[Space] = pin.spaces
+        if tuple(memtable.spaces) != spaces:  # one was cleared since
+            spaces = {*memtable.spaces, *spaces}
+        retired = memtable.pins.remove(pin.position, spaces)
         pin.let_go()
         if self.tables.has_obsolete() and self.compactor is not None:
             self.compactor.poke()

@@ -12,6 +12,8 @@ cdef class Space:
     cdef public set ghosts
     cdef public int64_t data_bytes
     cdef public Py_ssize_t volatile
+    cdef int64_t _birth_at
+    cdef tuple _birth
     cdef dict _buckets
     cdef list _bucket_heap
 

@@ -7,7 +7,9 @@ S1  `map` holds the newest value of every key; a missing key is absent.
 S2  `order` holds exactly the keys of `map` and `ghosts`; a ghost is a deleted key that a live
     snapshot may still see.
 S3  history[key] is a chain (sequence, held_before, older) from new to old: `held_before` is what
-    the key held until `sequence`. A reader at position P takes the last link with sequence > P.
+    the key held until `sequence`. A reader at position P takes the last link with sequence > P. The
+    keys that are new since the last pin share one link, (pin + 1, None, None): no reader tells that
+    from the true number, and while a checkpoint reads, a bulk load makes many of them.
 S4  a change enters `history` before `map`, and a reader looks in `map` before `history`: so a
     reader without the lock finds either the old value or the link that leads to it.
 S5  every key with a deadline is in exactly one bucket of the calendar.
@@ -39,6 +41,8 @@ class Space:
     """One keyspace."""
 
     __slots__ = (
+        "_birth",
+        "_birth_at",
         "_bucket_heap",
         "_buckets",
         "data_bytes",
@@ -57,6 +61,8 @@ class Space:
         self.ghosts: set[bytes] = set()
         self.data_bytes = 0  # keys + values, without overhead
         self.volatile = 0  # keys that have a deadline
+        self._birth_at = 0
+        self._birth: Link = (0, None, None)  # of the keys that are new since _birth_at - 1
         self._buckets: dict[int, set[bytes]] = {}
         self._bucket_heap: list[int] = []
 
@@ -319,7 +325,9 @@ class Space:
     def forget_change(self, key: bytes, sequence: int) -> None:
         """A batch that changed the key at `sequence` was undone: it left no version behind."""
         link = self.history.get(key)
-        if link is None or link[0] != sequence:
+        if link is None:
+            return
+        if link[0] != sequence and (link[1] is not None or link[2] is not None or key in self.map):
             return
         if link[2] is not None:
             self.history[key] = link[2]
@@ -346,7 +354,12 @@ class Space:
     def _remember(self, key: bytes, before: Stored | None, sequence: int, pinned: int) -> None:
         link = self.history.get(key)
         # No snapshot lies between the last change and this one: nobody can ask for `before`.
-        if link is None or link[0] <= pinned:
+        if link is None and before is None:
+            if self._birth_at != pinned + 1:
+                self._birth_at = pinned + 1
+                self._birth = (pinned + 1, None, None)
+            self.history[key] = self._birth
+        elif link is None or link[0] <= pinned:
             self.history[key] = (sequence, before, link)
 
     def _account(self, key: bytes, entry: Entry) -> None:
@@ -388,4 +401,6 @@ def _cut(link: Link, oldest: int) -> Link | None:
     """The chain without links at or before `oldest`."""
     if link[0] <= oldest:
         return None
-    return (link[0], link[1], None if link[2] is None else _cut(link[2], oldest))
+    if link[2] is None:
+        return link
+    return (link[0], link[1], _cut(link[2], oldest))

@@ -170,13 +170,18 @@ class DataBlock(Kept):
     def __init__(self, payload: bytes | memoryview) -> None:
         if len(payload) < _DATA.size:
             raise ValueError("a data block is cut short")
-        count, keyspace, flags, zero = _DATA.unpack_from(payload)
+        if cython.compiled:
+            head = first_of(payload)
+            count, keyspace, flags = u32s(head, 0, 1)[0], head[4], head[5]
+            zero = head[6] | head[7]
+        else:
+            count, keyspace, flags, zero = _DATA.unpack_from(payload)
         if flags & ~_KNOWN_FLAGS or zero:
             raise ValueError(f"unknown flags {flags:#x} in a data block")
         if not 1 <= count <= len(payload) // ENDS_SIZE:
             raise ValueError(f"a data block of {len(payload)} bytes cannot have {count} rows")
-        self.count: int = count
-        self.keyspace: int = keyspace
+        self.count = count
+        self.keyspace = keyspace
         self._has_types = bool(flags & _HAS_TYPES)
         self._has_deadlines = bool(flags & _HAS_DEADLINES)
         self._has_sequences = bool(flags & _HAS_SEQUENCES)

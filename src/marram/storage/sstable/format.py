@@ -29,6 +29,14 @@ from typing import Any, NamedTuple
 from marram.coding.checksum import KIND_CRC32, crc32, place_seed
 from marram.errors import UnsupportedFormat
 
+if False:  # seen by the compiler only
+    import cython
+else:
+    from marram import interpreted as cython
+
+if not cython.compiled:  # else they are inlined
+    from marram.coding.raw import first_of, u32s
+
 MAGIC = b"marramST"
 FOOTER_MAGIC = b"marramSE"
 FORMAT_VERSION = 1
@@ -263,10 +271,16 @@ def unseal_block(data: memoryview, kind: int | None, seed: int) -> memoryview:
     if size < BLOCK_OVERHEAD:
         raise ValueError(f"{size} bytes are too few for a block")
     body_end = size - _CHECKSUM_SIZE
-    (checksum,) = _U32.unpack_from(data, body_end)
+    if cython.compiled:
+        head = first_of(data)
+        checksum = u32s(head, body_end, 1)[0]
+        found, compression = head[0], head[1]
+        stored_size, raw_size = u32s(head, 2, 1)[0], u32s(head, 6, 1)[0]
+    else:
+        (checksum,) = _U32.unpack_from(data, body_end)
+        found, compression, stored_size, raw_size = _BLOCK.unpack_from(data)
     if crc32(data[:body_end], seed) != checksum:
         raise ValueError("wrong checksum of a block")
-    found, compression, stored_size, raw_size = _BLOCK.unpack_from(data)
     if kind is not None and found != kind:
         raise ValueError(f"a block of kind {found}, not {kind}")
     if stored_size != size - BLOCK_OVERHEAD:

@@ -5,13 +5,23 @@ cimport cython
 from marram.coding.checksum cimport number_seed
 from marram.storage.sstable.block cimport DataBlock, Index, Kept, stored_key
 from marram.storage.sstable.filter cimport Filter
+from marram.storage.sstable.format cimport unseal_block
 
 cdef class BlockStore:
     cpdef DataBlock get(self, block_id)
     cpdef put(self, block_id, DataBlock block)
 
+cdef class _Source:
+    cdef object _file, _tail
+    cdef readonly object place
+    cdef readonly Py_ssize_t size
+
+    @cython.locals(at=Py_ssize_t)
+    cpdef read(self, Py_ssize_t offset, Py_ssize_t size)
+
 cdef class Table(Kept):
-    cdef object _file, _source, _first_id
+    cdef object _file, _first_id
+    cdef _Source _source
     cdef unsigned int _file_seed
     cdef bint _closed
     cdef BlockStore _kept
