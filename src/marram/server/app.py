@@ -31,6 +31,7 @@ from typing import Any, Final
 
 from marram import __version__
 from marram.env import Env, posix_env
+from marram.env.arenas import use_huge_pages
 from marram.errors import Error, InvalidArgument
 from marram.node.node import Node
 from marram.node.passwords import hash_password
@@ -297,6 +298,8 @@ def serve(config: ServerConfig) -> int:
     with logs.installed(config.log_format, config.log_level):
         try:
             config.check_exposure()
+            if config.huge_pages:
+                use_huge_pages()
             config = _raise_file_limit(config)
             with asyncio.Runner(loop_factory=_loop_factory(config.loop)) as runner:
                 return runner.run(_main(config))
