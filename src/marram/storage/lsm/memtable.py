@@ -169,7 +169,7 @@ class Memtable:
         """All rows of a frozen memtable, in table order, tombstones included."""
         for keyspace, space in enumerate(self.spaces):
             for keys, held in space_columns(space, b"", None, None, lock, reverse=False):
-                yield _window(keyspace, keys, held, self.last)
+                yield window_of(keyspace, keys, held, self.last)
 
     def rows(
         self, keyspace: int, start: bytes, stop: bytes | None, lock: Lock, *, reverse: bool = False
@@ -270,8 +270,8 @@ def stored_of(row: VersionRow) -> Stored:
     return row[2]
 
 
-def _window(keyspace: int, keys: list[bytes], held: list[Stored], sequence: int) -> Window:
-    """Rows of a memtable, as a flush takes them."""
+def window_of(keyspace: int, keys: list[bytes], held: list[Stored], sequence: int) -> Window:
+    """Rows of a memtable, as a flush takes them; >= 1."""
     if {*map(type, held)} == _BYTES:
         return Window(keyspace, keys, held, None, None, [sequence] * len(keys))  # type: ignore[arg-type]
     return Window.of(
