@@ -17,7 +17,7 @@ cdef class FrozenMap:
     cdef unsigned int[::1] places
 
     cpdef bytes key(self, Py_ssize_t row)
-    @cython.locals(keys=list, row=Py_ssize_t)
+    @cython.locals(keys=list, held=list, row=Py_ssize_t, place="unsigned int", key=bytes)
     cpdef tuple columns(self, Py_ssize_t start, Py_ssize_t stop)
     @cython.locals(row=Py_ssize_t)
     cpdef Py_ssize_t plain_stop(self, Py_ssize_t start) except -1

@@ -80,8 +80,14 @@ class FrozenMap:
     def columns(self, start: int, stop: int) -> tuple[list[bytes], list[Any]]:
         """Keys and what they hold, of the rows [start, stop), 0 <= start <= stop <= count."""
         assert 0 <= start <= stop <= self.count
-        keys: list[bytes] = [object_at(self.keys[self.places[row]]) for row in range(start, stop)]
-        return keys, [self._held[key] for key in keys]
+        keys: list[bytes] = []
+        held: list[Any] = []
+        for row in range(start, stop):
+            place = self.places[row]
+            key: bytes = object_at(self.keys[place])
+            keys.append(key)
+            held.append(object_at(self.values[place]) if self._plain[place] else self._held[key])
+        return keys, held
 
     def plain_stop(self, start: int) -> int:
         """The first row from `start` on that is not plain, else count; 0 <= start <= count."""
