@@ -74,6 +74,8 @@ MODULES: Final = (
     "marram.storage.sstable.block",
     "marram.storage.sstable.filter",
     "marram.storage.sstable.format",
+    "marram.storage.sstable.frozen",
+    "marram.storage.sstable.packing",
     "marram.storage.sstable.reader",
     "marram.storage.sstable.writer",
     "marram.storage.store",

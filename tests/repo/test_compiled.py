@@ -64,6 +64,16 @@ def test_every_file_of_types_belongs_to_a_leaf() -> None:
     assert typed <= {*compiled.MODULES} | INLINED
 
 
+def test_only_leaves_ask_the_compiler() -> None:
+    # Anywhere else the answer is always no: those ask compiled.state().
+    asking = {
+        ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        for path in SOURCE.rglob("*.py")
+        if "cython.compiled" in path.read_text()
+    }
+    assert asking <= {*compiled.MODULES} | {"marram.interpreted"}
+
+
 def test_the_list_is_sorted_and_has_no_twins() -> None:
     assert list(compiled.MODULES) == sorted(set(compiled.MODULES))
 

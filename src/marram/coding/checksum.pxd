@@ -19,7 +19,7 @@ cpdef unsigned int crc32_short(
 @cython.locals(value="unsigned int")
 cdef unsigned int crc32_run(
     const unsigned char* data, Py_ssize_t at, Py_ssize_t stop, unsigned int seed
-) noexcept
+) noexcept nogil
 
 @cython.locals(
     power="unsigned int", exponent="unsigned int", rest="unsigned long long",
@@ -36,9 +36,11 @@ cpdef unsigned int place_seed(object file_number, object offset, bytes store_id)
 
 cpdef unsigned int place_start(object file_number, bytes store_id) except? 0xFFFFFFFF
 
-@cython.locals(
-    value="unsigned int", digits="unsigned long long", rest="unsigned long long", size=Py_ssize_t
-)
 cpdef unsigned int number_seed(
     unsigned long long offset, unsigned int start
 ) except? 0xFFFFFFFF
+
+@cython.locals(
+    value="unsigned int", digits="unsigned long long", rest="unsigned long long", size=Py_ssize_t
+)
+cdef unsigned int number_run(unsigned long long offset, unsigned int start) noexcept nogil

@@ -158,7 +158,12 @@ def number_seed(offset: int, start: int) -> int:
     if not _SHORT or offset >= _PACKED_MAX:
         seed: int = crc32(b"%d" % offset, start)
         return seed
-    # The checksum of its decimal digits, the first of them first. Only ever compiled.
+    return number_run(offset, start)
+
+
+def number_run(offset: int, start: int) -> int:
+    """number_seed() of an offset below _PACKED_MAX. Only ever compiled: see _SHORT."""
+    # The checksum of its decimal digits, the first of them first.
     digits, size = offset % 10, 1  # four bits each, the first one lowest
     rest = offset // 10
     while rest:

@@ -2,6 +2,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from cpython.object cimport PyObject
 from libc.string cimport memcmp, memcpy, memmove
 
 cdef extern from *:
@@ -11,10 +12,15 @@ cdef extern from *:
     #endif
     typedef unsigned int __attribute__((aligned(1), may_alias)) marram_u32;
     typedef unsigned long long __attribute__((aligned(1), may_alias)) marram_u64;
+    #define marram_object(place) ((PyObject*)(size_t)(place))
+    #define marram_bytes(place) ((const unsigned char*)PyBytes_AS_STRING(marram_object(place)))
+    #define marram_size(place) (Py_SIZE(marram_object(place)))
     """
     # As they are in files: anywhere, not only where C would put them.
     ctypedef unsigned int u32 "marram_u32"
     ctypedef unsigned long long u64 "marram_u64"
+    const unsigned char* bytes_at "marram_bytes"(unsigned long long place) noexcept nogil
+    Py_ssize_t size_at "marram_size"(unsigned long long place) noexcept nogil
 
 # Of bytes, or of a memoryview of bytes that stands for them one by one.
 cdef inline const unsigned char* first_of(data) except NULL:
@@ -96,3 +102,22 @@ cdef inline list u64_list(const u64* numbers, Py_ssize_t start, Py_ssize_t stop)
     for at in range(start, stop):
         found.append(numbers[at])
     return found
+
+cdef inline unsigned long long address(object held) noexcept:
+    return <size_t><PyObject*>held
+
+cdef inline object object_at(unsigned long long place):
+    return <object><PyObject*><size_t>place
+
+cdef inline void put_u32(unsigned char* buffer, Py_ssize_t at, unsigned int number) noexcept nogil:
+    (<u32*>(buffer + at))[0] = number
+
+cdef inline void put_u64(
+    unsigned char* buffer, Py_ssize_t at, unsigned long long number
+) noexcept nogil:
+    (<u64*>(buffer + at))[0] = number
+
+cdef inline void put_bytes(
+    unsigned char* buffer, Py_ssize_t at, const unsigned char* data, Py_ssize_t size
+) noexcept nogil:
+    memcpy(buffer + at, data, size)

@@ -94,6 +94,41 @@ def order(left: bytes, left_size: int, right: bytes, right_size: int) -> int:
     return (left > right) - (left < right)
 
 
+def address(held: Any) -> Any:
+    """Where an object is, as a number of 8 bytes; interpreted it stands for itself."""
+    return held
+
+
+def object_at(place: Any) -> Any:
+    """The object that address() gave the place of; somebody holds it."""
+    return place
+
+
+def bytes_at(place: Any) -> bytes:
+    """view() of all of the bytes that address() gave the place of."""
+    return bytes(place)
+
+
+def size_at(place: Any) -> int:
+    """How many bytes_at() has."""
+    return len(place)
+
+
+def put_u32(buffer: bytearray, at: int, number: int) -> None:
+    """Write a number of 4 bytes, little-endian; there is room for it."""
+    buffer[at : at + 4] = number.to_bytes(4, "little")
+
+
+def put_u64(buffer: bytearray, at: int, number: int) -> None:
+    """Write a number of 8 bytes, little-endian; there is room for it."""
+    buffer[at : at + 8] = number.to_bytes(8, "little")
+
+
+def put_bytes(buffer: bytearray, at: int, data: bytes, size: int) -> None:
+    """Write `size` bytes of a view; there is room for them."""
+    buffer[at : at + size] = data[:size]
+
+
 def _numbers(code: str, data: bytes | memoryview, at: int, count: int) -> array[int]:
     numbers = array(code)
     numbers.frombytes(data[at : at + numbers.itemsize * count])

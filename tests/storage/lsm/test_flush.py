@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,8 +13,9 @@ import marram
 from marram.env.memory import MemoryEnv
 from marram.storage import layout
 from marram.storage.engine import Origin
+from marram.storage.entry import Entry, Stored
 from marram.storage.lsm import manifest
-from marram.storage.lsm.flush import flush, remove_tables, table_options
+from marram.storage.lsm.flush import Separation, flush, remove_tables, table_options
 from marram.storage.lsm.loading import write_store
 from marram.storage.lsm.memtable import GONE, Memtable, RangeSet
 from marram.storage.lsm.version import LAST_LEVEL, TableMeta
@@ -113,6 +115,45 @@ def test_f3_the_lock_is_free_whenever_rows_are_written() -> None:
 
     assert meta is not None
     assert meta.rows == 2000
+
+
+@pytest.mark.parametrize("bottom", [False, True])
+@pytest.mark.parametrize("blob_bytes", [0, 150])
+def test_a_table_is_the_same_whichever_way_its_rows_went(
+    monkeypatch: pytest.MonkeyPatch, blob_bytes: int, bottom: bool
+) -> None:
+    files: list[dict[str, bytes]] = []
+    for way in ("compiled", "interpreted"):
+        monkeypatch.setattr("marram.storage.lsm.flush.state", lambda way=way: way)
+        env, told = env_with_folder(), list[int]()
+        blob = Separation(lambda: 8, blob_bytes) if blob_bytes else None
+        memtable = varied()
+        flush(
+            env, DIRECTORY, STORE_ID, 7, memtable, table_options(OPTIONS), nullcontext(),
+            lambda: None, told.append, bottom=bottom, blob=blob,
+        )  # fmt: skip
+        assert sum(told) == sum(len(space.map) for space in memtable.spaces)
+        folder = layout.tables_path(DIRECTORY)
+        opened = {name: env.open(f"{folder}/{name}") for name in env.list_dir(folder)}
+        files.append({name: file.read(file.size(), 0) for name, file in opened.items()})
+
+    assert files[0] == files[1]
+    assert len(files[0]) == (2 if blob_bytes else 1)
+
+
+def varied() -> Memtable:
+    """Plain rows in short and long stretches, and rows of every other kind between them."""
+    rng = random.Random(3)
+    memtable = Memtable(0)
+    for keyspace, often in ((0, 0.0), (1, 0.3), (4, 0.0002), (5, 1.0)):
+        for n in rng.sample(range(9000), 4500):
+            held: Stored = bytes(rng.randrange(160))
+            if rng.random() < often:
+                held = rng.choice((GONE, Entry(b"x", 10**13, 0), Entry(b"y", 0, 1), bytes(70_000)))
+            memtable.spaces[keyspace].put(b"key:%06d" % n, held, n + 1, -1)
+    memtable.spaces[0].put(b"long" * 800, b"1", 9001, -1)
+    memtable.last = 9001
+    return memtable
 
 
 def test_it_is_durable_with_its_name_when_flush_returns() -> None:

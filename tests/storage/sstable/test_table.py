@@ -284,7 +284,7 @@ def test_w3_a_failed_write_ends_the_writer() -> None:
 
 def test_a_row_that_fits_no_block_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # The real limit is 4 GiB less 48 bytes: too much to allocate in a test.
-    monkeypatch.setattr(writer_module, "_MAX_ROW_BYTES", 100)
+    monkeypatch.setattr(writer_module, "MAX_ROW_BYTES", 100)
     data, _ = make_table([(0, b"k" * 42, b"v" * 50, 0, 0)])
     assert open_table(data, verify=True).row_count == 1
 

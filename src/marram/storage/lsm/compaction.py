@@ -28,6 +28,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from marram.compiled import state
 from marram.env.api import Env, File
 from marram.errors import Corruption, InvalidArgument
 from marram.storage.layout import table_path, tables_path
@@ -44,14 +45,11 @@ from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.reader import Table
 from marram.storage.sstable.writer import TableOptions, TableWriter
 
-if False:  # seen by the compiler only
-    import cython
-else:
-    from marram import interpreted as cython
-
 STAMP = "stamp"
 """The property that holds a table's stamp: TableMeta.stamp, u64, little-endian."""
 
+# Whether merge.py is compiled, which this module never is.
+_IS_COMPILED = state() == "compiled"
 # Rows written before it is asked again how large the output is.
 _SLICE_ROWS = 256
 # How much larger outputs may be than inputs, for numbers_needed(): compression was switched off.
@@ -379,7 +377,7 @@ class _Merge:
         for meta in tables:
             table = self._open(meta)
             try:
-                parts = table.stretches() if cython.compiled else table.versions()
+                parts = table.stretches() if _IS_COMPILED else table.versions()
                 for part in parts:
                     self._pace.step()
                     self.rows_read += part[2] - part[1] if isinstance(part, tuple) else len(part)

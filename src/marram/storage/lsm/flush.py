@@ -6,7 +6,9 @@ Owns what of a memtable goes into its table, and a table's file while it is writ
 F1  a memtable becomes one table, whose rows and range deletions all have the number of its last
     batch: a flush is one moment in the order of tables.
 F2  where nothing is behind, tombstones and range deletions have nothing to hide, and are left out.
-F3  the lock is held for a slice of keys at a time, and other threads run between slices.
+F3  the lock is held for a slice of keys at a time, and other threads run between slices. Compiled,
+    rows that are not compressed are found and written without it: a frozen memtable's maps do not
+    change (memtable.py B3).
 F4  values of blob_bytes and more go to a blob beside the table, in key order; its rows point there.
 
 Threading: in the background, beside readers and writers.
@@ -15,22 +17,29 @@ Threading: in the background, beside readers and writers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from marram.compiled import state
 from marram.env.api import Env
 from marram.storage import layout
-from marram.storage.engine import Lock
+from marram.storage.engine import SLICE_KEYS, Lock
 from marram.storage.lsm.blob import BlobWriter
 from marram.storage.lsm.blobs import References, separated
 from marram.storage.lsm.compaction import finish_table
-from marram.storage.lsm.memtable import Memtable
+from marram.storage.lsm.memtable import Memtable, window_of
 from marram.storage.lsm.version import TableMeta
 from marram.storage.lsm.window import Window
 from marram.storage.options import Options
+from marram.storage.sstable.frozen import FrozenMap
 from marram.storage.sstable.ranges import RangeDeletion
 from marram.storage.sstable.writer import TableOptions, TableWriter
+
+# So many plain rows in a row are worth blocks of their own making; fewer go through windows.
+_LONG_STRETCH = 4 * SLICE_KEYS
+# Values from here on are never copied into a block's room, bytes.
+_LARGE_BYTES = 64 * 1024
 
 
 def table_options(options: Options) -> TableOptions:
@@ -74,15 +83,24 @@ def flush(
             deletion._replace(sequence=memtable.last) for deletion in memtable.ranges.deletions
         ]
 
-    def windows() -> Iterator[Window]:
-        for window in memtable.windows(lock):
-            check()
-            told(len(window))
-            kept = window.without_tombstones() if bottom else window
-            if kept is not None:
-                yield kept
+    def take(table: TableFile, window: Window) -> None:
+        told(len(window))
+        kept = window.without_tombstones() if bottom else window
+        if kept is not None:
+            table.add(kept)
+        env.pause()
 
-    return _write_table(env, directory, store_id, number, windows(), ranges, options, blob)
+    table = TableFile(env, directory, store_id, number, options, blob)
+    try:
+        if state() == "compiled" and options.compression == "none":
+            _add_frozen(env, table, memtable, check, told, take)
+        else:
+            for window in memtable.windows(lock):
+                check()
+                take(table, window)
+        return table.finish(ranges)
+    finally:
+        table.close()
 
 
 def separation(options: Options, allot: Callable[[], int]) -> Separation | None:
@@ -98,24 +116,34 @@ def remove_tables(env: Env, directory: str, numbers: Iterable[int]) -> None:
                 env.remove(path)
 
 
-def _write_table(
+def _add_frozen(
     env: Env,
-    directory: str,
-    store_id: bytes,
-    number: int,
-    windows: Iterable[Window],
-    ranges: Sequence[RangeDeletion],
-    options: TableOptions,
-    blob: Separation | None,
-) -> TableMeta | None:
-    table = TableFile(env, directory, store_id, number, options, blob)
-    try:
-        for window in windows:
-            table.add(window)
-            env.pause()
-        return table.finish(ranges)
-    finally:
-        table.close()
+    table: TableFile,
+    memtable: Memtable,
+    check: Callable[[], None],
+    told: Callable[[int], None],
+    take: Callable[[TableFile, Window], None],
+) -> None:
+    """Add the rows of a frozen memtable: long stretches of plain ones from where they are.
+
+    take: adds a window and tells of it.
+    """
+    for keyspace, space in enumerate(memtable.spaces):
+        if not space.map:
+            continue
+        rows = FrozenMap(space.map, table.least_apart, env.pause)
+        at = 0
+        while at < rows.count:
+            check()
+            stop = rows.plain_stop(at)
+            if stop - at >= _LONG_STRETCH:
+                while at < stop:
+                    before, at = at, table.add_frozen(keyspace, rows, at, stop, memtable.last)
+                    told(at - before)
+                    check()
+            else:
+                before, at = at, min(at + SLICE_KEYS, rows.count)
+                take(table, window_of(keyspace, *rows.columns(before, at), memtable.last))
 
 
 class TableFile:
@@ -157,6 +185,17 @@ class TableFile:
             window.keyspace, window.keys, window.values,
             window.deadlines, window.types, window.sequences,
         )  # fmt: skip
+
+    @property
+    def least_apart(self) -> int:
+        """Values from this size on are not for add_frozen(), bytes."""
+        return _LARGE_BYTES if self._blob is None else min(_LARGE_BYTES, self._blob.least_bytes)
+
+    def add_frozen(
+        self, keyspace: int, rows: FrozenMap, start: int, stop: int, sequence: int
+    ) -> int:
+        """add() of rows of a map, as TableWriter.add_frozen() has it; values < least_apart."""
+        return self._writer.add_frozen(keyspace, rows, start, stop, sequence)
 
     def finish(self, ranges: Sequence[RangeDeletion]) -> TableMeta | None:
         """Make it durable; None where there was nothing to write. Raises OSError."""

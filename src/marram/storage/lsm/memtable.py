@@ -9,6 +9,7 @@ B1  a key that is not in the map says nothing, unless a range deletion of this m
 B2  range deletions hide what is behind the memtable, never what is in its map: what was in the map
     and in their range was taken out when they came.
 B3  a frozen memtable does not change any more, but for versions that nobody may see any longer.
+    Its maps do not even then: a flush reads them where they are (sstable/frozen.py Z1).
 B4  tallies[n] says how the memtable changes the counts of physical keyspace n (counts.py).
 B5  leaned_ms is no later than the deadline of any row behind it that an EXPIRE or a PATCH took its
     value from: the log does not hold that value, so a replay will need the row (engine.py X6).
@@ -169,7 +170,7 @@ class Memtable:
         """All rows of a frozen memtable, in table order, tombstones included."""
         for keyspace, space in enumerate(self.spaces):
             for keys, held in space_columns(space, b"", None, None, lock, reverse=False):
-                yield _window(keyspace, keys, held, self.last)
+                yield window_of(keyspace, keys, held, self.last)
 
     def rows(
         self, keyspace: int, start: bytes, stop: bytes | None, lock: Lock, *, reverse: bool = False
@@ -270,12 +271,29 @@ def stored_of(row: VersionRow) -> Stored:
     return row[2]
 
 
-def _window(keyspace: int, keys: list[bytes], held: list[Stored], sequence: int) -> Window:
-    """Rows of a memtable, as a flush takes them."""
+def window_of(keyspace: int, keys: list[bytes], held: list[Stored], sequence: int) -> Window:
+    """Rows of a memtable, as a flush takes them; >= 1."""
     if {*map(type, held)} == _BYTES:
         return Window(keyspace, keys, held, None, None, [sequence] * len(keys))  # type: ignore[arg-type]
-    return Window.of(
-        [row_of(keyspace, key, value, sequence) for key, value in zip(keys, held, strict=True)]
+    values: list[bytes] = []
+    deadlines: list[int] = []
+    types: list[int] = []
+    for value in held:
+        if isinstance(value, bytes):
+            values.append(value)
+            deadlines.append(0)
+            types.append(0)
+        else:
+            values.append(value.value)
+            deadlines.append(value.deadline_ms)
+            types.append(value.type)
+    return Window(
+        keyspace,
+        keys,
+        values,
+        deadlines if any(deadlines) else None,
+        types if any(types) else None,
+        [sequence] * len(keys),
     )
 
 

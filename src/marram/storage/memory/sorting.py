@@ -1,3 +1,4 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True
 """Sorting many keys at once, as recovery does.
 
 Owns nothing but that: compiled, a radix sort over the eight bytes that follow what all keys have in
@@ -20,6 +21,10 @@ _FEW = 256
 
 _WORD = 8  # bytes
 
+STARTS = 256 * _WORD
+"""How many numbers sort_words() counts with."""
+_STARTS = STARTS
+
 
 def sort_keys(keys: list[bytes]) -> None:
     """keys.sort().
@@ -36,7 +41,10 @@ def sort_keys(keys: list[bytes]) -> None:
     for at in range(count):
         words[at] = _word(keys[at], skip)
         places[at] = at
-    places, words = _radix(places, words)
+    other_words = memoryview(array("Q", bytes(8 * count)))
+    other_places = memoryview(array("I", bytes(4 * count)))
+    starts = memoryview(array("Q", bytes(8 * STARTS)))
+    sort_words(words, places, other_words, other_places, starts, 0, count)
     keys[:] = [keys[place] for place in places]
     _sort_equals(keys, words)
 
@@ -67,36 +75,67 @@ def _word(key: bytes, skip: int) -> int:
     return word << 8 * missing if missing < _WORD else 0
 
 
-def _radix(places: memoryview, words: memoryview) -> tuple[memoryview, memoryview]:
-    """Both columns in the order of the words, byte by byte from the last one: it is stable."""
-    count = len(words)
-    starts = memoryview(array("Q", bytes(8 * 256 * _WORD)))
-    for at in range(count):
+def sort_words(
+    words: memoryview,
+    places: memoryview,
+    other_words: memoryview,
+    other_places: memoryview,
+    starts: memoryview,
+    start: int,
+    stop: int,
+) -> None:
+    """Put the rows [start, stop) of two columns in the order of the words; start < stop.
+
+    Byte by byte from the last one: it is stable. other_words, other_places: of the same lengths,
+    changed in [start, stop); starts: room for STARTS numbers. Compiled, it does not need the
+    interpreter's lock.
+    """
+    for at in range(_STARTS):
+        starts[at] = 0
+    for at in range(start, stop):
         word = words[at]
         for byte in range(_WORD):
             starts[256 * byte + (word & 0xFF)] += 1
             word >>= 8
-    other_places = memoryview(array("I", bytes(4 * count)))
-    other_words = memoryview(array("Q", bytes(8 * count)))
+    is_there = True  # else it is in the other columns
     for byte in range(_WORD):
-        base = 256 * byte
-        if starts[base + (words[0] >> 8 * byte & 0xFF)] == count:
+        if starts[256 * byte + (words[start] >> 8 * byte & 0xFF)] == stop - start:
             continue  # they have this byte in common
-        total = 0
-        for at in range(base, base + 256):
-            number = starts[at]
-            starts[at] = total
-            total += number
-        for at in range(count):
-            word = words[at]
-            slot = base + (word >> 8 * byte & 0xFF)
-            target = starts[slot]
-            starts[slot] = target + 1
-            other_words[target] = word
-            other_places[target] = places[at]
-        words, other_words = other_words, words
-        places, other_places = other_places, places
-    return places, words
+        if is_there:
+            _deal(words, places, other_words, other_places, starts, byte, start, stop)
+        else:
+            _deal(other_words, other_places, words, places, starts, byte, start, stop)
+        is_there = not is_there
+    if not is_there:
+        for at in range(start, stop):
+            words[at] = other_words[at]
+            places[at] = other_places[at]
+
+
+def _deal(
+    words: memoryview,
+    places: memoryview,
+    other_words: memoryview,
+    other_places: memoryview,
+    starts: memoryview,
+    byte: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Move rows to the other columns, ordered by one byte of their words, which `starts` counts."""
+    base = 256 * byte
+    total = start
+    for at in range(base, base + 256):
+        number = starts[at]
+        starts[at] = total
+        total += number
+    for at in range(start, stop):
+        word = words[at]
+        slot = base + (word >> 8 * byte & 0xFF)
+        target = starts[slot]
+        starts[slot] = target + 1
+        other_words[target] = word
+        other_places[target] = places[at]
 
 
 def _sort_equals(keys: list[bytes], words: memoryview) -> None:

@@ -177,6 +177,12 @@ class FilterBuilder:
             del checksums[0]  # more versions of the key that came last
         self._checksums.extend(checksums)
 
+    def add_checksums(self, checksums: memoryview) -> None:
+        """Add distinct keys, in order, by their CRC-32, u32, seeded with the keyspace; >= 1."""
+        if self._checksums and checksums[0] == self._checksums[-1]:
+            checksums = checksums[1:]  # as add() has it
+        self._checksums.frombytes(checksums.cast("B"))
+
     def encode(self, bits_per_key: int, max_bytes: int) -> bytes:
         """The payload: `bits_per_key` for each key, but max_bytes at most; b"" without keys."""
         count = min(-(-len(self._checksums) * bits_per_key // _LINE_BITS), max_bytes // LINE_BYTES)
