@@ -27,6 +27,7 @@ class Frame(NamedTuple):
     epoch: int
     time_ms: int
     payload: bytes
+    chain: int | None = None
 
 
 @dataclass

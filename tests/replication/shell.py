@@ -221,7 +221,7 @@ class Uplink:
             case fx.Append(batches) if not node.is_full():
                 for one in batches:
                     store.append_frame(
-                        Frame(one.first, one.count, one.epoch, one.time_ms, one.payload)
+                        Frame(one.first, one.count, one.epoch, one.time_ms, one.payload, one.chain)
                     )
                     node.took_over(Mark(one.epoch, one.first + one.count - 1, one.chain))
                 self.report(lambda: follower.appended(store.last, node.now))

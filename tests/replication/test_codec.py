@@ -225,6 +225,34 @@ def test_x3_a_declared_length_allocates_nothing() -> None:
     assert decoder.buffered_bytes < 1100
 
 
+def test_x2_a_large_payload_comes_back_from_pieces_of_any_size() -> None:
+    rng = random.Random(3)
+    payload = rng.randbytes(200_000)
+    messages = [Rows(0, payload), Ready(), Batches(1, 1, 1, 1, 1, 1, payload[:90_000]), Ready()]
+    data = b"".join(map(wire, messages))
+    for biggest in (10, 100, 5000, 20_000, 100_000, 400_000):
+        cuts, at = [], 0
+        while at < len(data):
+            at += rng.choice((rng.randint(1, biggest), biggest))
+            cuts.append(min(at, len(data)))
+        assert feed(data, cuts) == (messages, None)
+
+
+def test_x3_small_pieces_share_a_buffer() -> None:
+    decoder = Decoder()
+    data = wire(Rows(0, b"x" * 20_000))
+    tracemalloc.start()
+    try:
+        for at in range(len(data) - 1):
+            decoder.feed(data[at : at + 1])
+        assert tracemalloc.get_traced_memory()[0] < 50_000
+    finally:
+        tracemalloc.stop()
+    assert decoder.buffered_bytes == len(data) - 1
+    assert decoder.feed(data[-1:]) == [Rows(0, b"x" * 20_000)]
+    assert decoder.buffered_bytes == 0
+
+
 @pytest.mark.parametrize("size", range(5))
 def test_a_frame_too_short_for_its_own_fields_is_refused(size: int) -> None:
     assert feed(struct.pack("<I", size) + b"\0" * 20, [])[1] is not None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 import random
+import zlib
+from contextlib import suppress
 
 import pytest
 
 import marram
-from marram.coding.batch import encode, patch
+from marram.coding.batch import delete, encode, patch
 from marram.coding.batch import put as put_change
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import InvalidArgument, ReadOnly, StoreFull
 from marram.storage.db import DB
-from marram.storage.frames import changes_of
+from marram.storage.entry import stored
+from marram.storage.frames import changes_of, puts_of
 from marram.storage.log.reader import LogReader, read_log_header
 from marram.storage.log.tail import Frame
 from marram.storage.store import Position, Store
@@ -65,7 +68,10 @@ def test_a_replica_fed_in_any_grouping_reads_as_the_primary_does(seed: int, engi
     tail = primary.history.tail(0)
     while replica.last < primary.last:
         for frame in tail.read(rng.choice((1, 1000, 1 << 20))):
-            replica.append_frame(frame)
+            mark = primary.history.mark(frame.last_sequence)
+            assert mark is not None
+            assert frame.chain == mark.chain
+            replica.append_frame(rng.choice((frame, frame, frame._replace(chain=None))))
             if rng.random() < 0.4:
                 replica.wait(replica.last)
         kind = rng.randrange(12)
@@ -171,6 +177,72 @@ def test_only_the_next_frame_of_no_older_epoch_is_taken_whole() -> None:
     assert [f.count for f in read_all(store, 0)] == [3]
 
 
+SHAPES = {
+    "plain": [[put_change(0, b"a", b"1")], [put_change(0, b"b", b"")]],
+    "of several changes": [[put_change(3, b"a", b"1"), put_change(3, b"b", b"2")]],
+    "with a deadline, over and over": [
+        [put_change(0, b"a", b"1", 9)], [put_change(0, b"a", b"2")], [put_change(0, b"a", b"3", 9)],
+    ],
+    "of two keyspaces": [[put_change(0, b"a", b"1")], [put_change(1, b"a", b"2")]],
+    "with a deletion": [[put_change(0, b"a", b"1")], [delete(0, b"a")]],
+    "of nothing": [[], []],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_puts_are_what_changes_say_where_there_is_nothing_else(shape: str) -> None:
+    batches = SHAPES[shape]
+    payload = b"".join(map(encode, batches))
+    frame = Frame(1, len(batches), 1, 5, payload)
+    changes = changes_of(frame)
+    assert changes == [change for batch in batches for change in batch]
+    puts = puts_of(frame)
+    if shape in ("of two keyspaces", "with a deletion", "of nothing"):
+        assert puts is None
+        return
+    assert puts is not None
+    held = [stored(change[3] or b"", change[4], change[5]) for change in changes]
+    assert {puts.keyspace} == {change[1] for change in changes}
+    assert (puts.keys, puts.values) == ([change[2] for change in changes], held)
+
+
+@pytest.mark.parametrize("engine", VARIANTS)
+def test_c6_a_frame_that_changes_a_key_twice_says_so(engine: str) -> None:
+    store = open_store(MemoryEnv(), engine)
+    store.append_frame(frame_of(1, b"a", b"b"))
+    assert store.commit.stepwise == 0
+    store.append_frame(frame_of(3, b"c", b"d", b"c"))
+    assert store.commit.stepwise == 5
+    assert store.commit.settles_at(b"a") == 5
+    store.wait(5)
+    assert store.commit.settles_at(b"d") == 0
+    store.close()
+
+
+@pytest.mark.parametrize("size", [1, 300, 5000, 70_000])
+def test_c7_a_checksum_that_is_known_makes_the_log_it_would_be_without(size: int) -> None:
+    """Of any piece of it: before the first, at the third, of a history that is not this one."""
+    frames = [frame_of(first, b"k%d" % first, value=b"v" * size) for first in range(1, 9)]
+    marks = [0]
+    for frame in frames:
+        marks.append(zlib.crc32(frame.payload, marks[-1]))
+    made = []
+    for known in ((), range(1, 9), (1, 2), range(2, 9), (3, 4), (1, 2, 6, 7)):
+        env = MemoryEnv(seed=1)
+        store = open_store(env)
+        for frame in frames:
+            at = frame.first_sequence
+            store.append_frame(frame._replace(chain=marks[at] if at in known else None))
+            if at in (2, 5, 6):
+                store.wait(at)
+        store.wait(8)
+        assert store.history.newest().chain == marks[8]
+        assert [frame.count for frame in read_all(store, 0)] == [2, 3, 1, 2]
+        store.close()
+        made.append(env.contents(f"{DIRECTORY}/logfile.0"))
+    assert len({log[64:] for log in made}) == 1
+
+
 def test_fuzzed_frames_are_refused_or_whole() -> None:
     rng = random.Random(11)
     good = frame_of(1, b"abc", b"def", value=b"some value")
@@ -183,9 +255,13 @@ def test_fuzzed_frames_are_refused_or_whole() -> None:
             changes = changes_of(good._replace(payload=bytes(data)))
         except ValueError:
             outcomes[False] += 1
+            with suppress(ValueError):
+                assert puts_of(good._replace(payload=bytes(data))) is None
         else:
             outcomes[True] += 1
             assert len(changes) <= len(data) // 12
+            puts = puts_of(good._replace(payload=bytes(data)))
+            assert puts is None or puts.keys == [change[2] for change in changes]
     assert min(outcomes.values()) > 1000
 
 

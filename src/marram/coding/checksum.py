@@ -37,7 +37,9 @@ _HIGHEST = 0x80000000
 # 140, 132 bytes 55 instead of 170. Interpreted there is no such length.
 _SHORT = 256 if compiled.state() == "compiled" else 0
 
-_QUICK_FROM = 4096  # bytes from which on it is quicker to make a factor for a size than to look
+# Bytes from which on it is quicker to make a factor for a size than to look: that takes 0.2 us, and
+# zlib 0.4 for 1 KiB and 1.1 for 4.
+_QUICK_FROM = 1024
 
 _PACKED_MAX = 10**16  # sixteen digits of four bits are 64 bits
 

@@ -19,7 +19,7 @@ Threading: one decoder, one link, no lock; the encoders are pure functions.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -339,22 +339,34 @@ _WITH_PAYLOAD: Final[dict[int, tuple[struct.Struct, Callable[..., Message]]]] = 
 }
 _SMALL: Final = 16 << 10
 """No message without a payload is larger."""
+_HEAD_MAX: Final = _FRAME.size + max(layout.size for layout, _ in _WITH_PAYLOAD.values())
+"""Bytes before a payload, at most."""
 
 
-def _message(data: bytes, start: int, stop: int) -> Message:
-    """The message of the frame at data[start:stop]. Raises ValueError: the bytes are none."""
+def _message(
+    data: bytes | memoryview,
+    start: int,
+    stop: int,
+    rest: Sequence[bytes | memoryview | bytearray] = (),
+) -> Message:
+    """The message of the frame at data[start:stop]. Raises ValueError: the bytes are none.
+
+    rest: pieces of its payload that follow.
+    """
     _, kind, checksum = _FRAME.unpack_from(data, start)
     at = start + _FRAME.size
     form = _WITH_PAYLOAD.get(kind)
     payload_at = stop if form is None else at + form[0].size
-    if form is not None and payload_at >= stop:
+    if form is not None and payload_at >= stop and not rest:
         raise ValueError("no payload")
-    head = data[at:payload_at]
+    head = bytes(data[at:payload_at])
     if crc32(head, crc32(data[start : start + _START.size])) != checksum:
         raise ValueError("the checksum does not match")
     if form is not None:
         layout, make = form
-        return make(*layout.unpack(head), data[payload_at:stop])
+        piece = data[payload_at:stop]
+        payload = b"".join((piece, *rest)) if rest else bytes(piece)
+        return make(*layout.unpack(head), payload)
     decode = _DECODERS.get(kind)
     if decode is None:
         raise ValueError("unknown")
@@ -368,7 +380,7 @@ class Decoder:
     the other end is known. `error` says why nothing follows.
     """
 
-    __slots__ = ("_body", "_head", "_missing", "error", "max_frame_bytes", "too_large")
+    __slots__ = ("_head", "_missing", "_pieces", "error", "max_frame_bytes", "too_large")
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         if max_frame_bytes < GREETING_FRAME_BYTES:
@@ -378,29 +390,27 @@ class Decoder:
         self.too_large = False
         """Whether the error is a frame above the limit."""
         self._head = b""  # of a frame, cut by the end of a read
-        self._body: bytearray | None = None  # head and body of a frame that is still arriving
+        # A frame that is still arriving, from its head on. Views: a payload is copied once.
+        self._pieces: list[memoryview | bytearray] = []
         self._missing = 0
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes received and kept because their frame is incomplete."""
-        return len(self._head) + (0 if self._body is None else len(self._body))
+        return len(self._head) + sum(map(len, self._pieces))
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that `data` completes, in order. Never raises for what `data` holds."""
         messages: list[Message] = []
         at = 0
         while self.error is None:
-            if self._body is not None:
-                taken = data[at : at + self._missing]
-                self._body += taken
-                self._missing -= len(taken)
+            if self._pieces:
+                taken = memoryview(data)[at : at + self._missing]
+                self._keep(taken)
+                at += len(taken)
                 if self._missing:
                     break
-                frame = bytes(self._body)
-                self._body = None
-                at += len(taken)
-                self._take(frame, 0, len(frame), messages)
+                self._take_pieces(messages)
                 continue
             if self._head:
                 data = self._head + data[at:]
@@ -414,8 +424,8 @@ class Decoder:
                 break
             stop = at + 4 + int.from_bytes(data[at : at + 4], "little")
             if stop > len(data):
-                self._body = bytearray(data[at:])
-                self._missing = stop - len(data)
+                self._missing = stop - at
+                self._keep(memoryview(data)[at:])
                 break
             self._take(data, at, stop, messages)
             at = stop
@@ -433,8 +443,36 @@ class Decoder:
             self.error = f"a frame of {size} bytes and kind {data[at + 4]}"
         return self.error is None
 
-    def _take(self, data: bytes, at: int, stop: int, messages: list[Message]) -> None:
+    def _keep(self, taken: memoryview) -> None:
+        """Keep a piece of a frame: small ones in one buffer, as each object has its own size."""
+        self._missing -= len(taken)
+        if len(taken) >= _SMALL:
+            self._pieces.append(taken)
+            return
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, bytearray):
+            last += taken
+        else:
+            self._pieces.append(bytearray(taken))
+
+    def _take_pieces(self, messages: list[Message]) -> None:
+        """Take the frame that has arrived in pieces."""
+        pieces, self._pieces = self._pieces, []
+        first = memoryview(pieces[0])
+        if len(first) < _HEAD_MAX or first[4] not in _WITH_PAYLOAD:
+            first = memoryview(b"".join(pieces))
+            del pieces[1:]
+        self._take(first, 0, len(first), messages, pieces[1:])
+
+    def _take(
+        self,
+        data: bytes | memoryview,
+        at: int,
+        stop: int,
+        messages: list[Message],
+        rest: Sequence[bytes | memoryview | bytearray] = (),
+    ) -> None:
         try:
-            messages.append(_message(data, at, stop))
+            messages.append(_message(data, at, stop, rest))
         except ValueError as error:
             self.error = f"a frame of kind {data[at + 4]}: {error}"

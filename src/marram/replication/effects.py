@@ -21,7 +21,10 @@ Row = tuple[int, bytes, bytes, int, int]
 
 
 class LogFrame(Protocol):
-    """What a log's tail is read in: `count` batches from sequence `first_sequence` on."""
+    """What a log's tail is read in: `count` batches from sequence `first_sequence` on.
+
+    chain: the history checksum behind them; None where it has to be worked out.
+    """
 
     @property
     def first_sequence(self) -> int: ...
@@ -33,6 +36,8 @@ class LogFrame(Protocol):
     def time_ms(self) -> int: ...
     @property
     def payload(self) -> bytes: ...
+    @property
+    def chain(self) -> int | None: ...
 
 
 # -- both ends' ------------------------------------------------------------------------------------

@@ -528,7 +528,8 @@ class Feed:
             sequence, chain = self.sent.sequence, self.sent.chain
         assert frame.first_sequence == sequence + 1, "the log is read without a gap (F2)"
         for count, payload in _parts(frame.payload, frame.count, self._options.chunk_bytes):
-            chain = crc32(payload, chain)
+            known = frame.chain if count == frame.count else None
+            chain = crc32(payload, chain) if known is None else known
             self._pending.append(
                 Batches(
                     sequence + 1, count, frame.epoch, frame.time_ms, self._standing.committed,
@@ -606,13 +607,14 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class _Joined:
-    """Frames as one. time_ms: of the last of them."""
+    """Frames as one. time_ms, chain: of the last of them."""
 
     first_sequence: int
     count: int
     epoch: int
     time_ms: int
     payload: bytes
+    chain: int | None
 
 
 def _joined(frames: Sequence[LogFrame], limit: int) -> Iterator[LogFrame]:
@@ -635,7 +637,9 @@ def _joined(frames: Sequence[LogFrame], limit: int) -> Iterator[LogFrame]:
         else:
             payload = b"".join([frame.payload for frame in run])
             count = sum([frame.count for frame in run])
-            yield _Joined(first.first_sequence, count, first.epoch, last.time_ms, payload)
+            yield _Joined(
+                first.first_sequence, count, first.epoch, last.time_ms, payload, last.chain
+            )
         start = stop
 
 

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t
 
 from marram.coding.batch cimport encode_put
 from marram.storage.commit cimport CommitQueue, Group
+from marram.storage.frames cimport Puts, puts_of
 from marram.storage.memory.engine cimport MemoryEngine
 
 
@@ -43,6 +44,12 @@ cdef class Appender:
 
     @cython.locals(change=tuple)
     cdef _apply(self, object changes, int64_t sequence)
+
+    @cython.locals(puts=Puts, commit=CommitQueue)
+    cpdef int64_t append_frame(self, object frame) except -1
+
+    @cython.locals(commit=CommitQueue, group=Group)
+    cdef int64_t _enter_frame(self, object frame, Puts puts, list changes) except -1
 
     cpdef check_writable(self, object changes)
 

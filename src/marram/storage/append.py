@@ -31,7 +31,7 @@ from marram.errors import Closed, Forked, ReadOnly, StoreFull
 from marram.storage.commit import CommitQueue
 from marram.storage.engine import SPACE_ERRORS, Engine, Pin
 from marram.storage.entry import Stored, stored
-from marram.storage.frames import changes_of
+from marram.storage.frames import Puts, changes_of, puts_of
 from marram.storage.log.format import FRAME_HEADER_SIZE
 from marram.storage.log.tail import Frame
 from marram.storage.memory.engine import MemoryEngine
@@ -195,10 +195,12 @@ class Appender:
         """Log and apply batches as a primary wrote them; returns the position to wait for.
 
         They keep their epoch and time. Frames that are appended before one of them is written share
-        its sync. Raises ValueError: it is not whole, not the next one, or of an epoch that ended;
+        its sync. A frame's chain is believed: who has set it has seen that it goes on from what is
+        here. Raises ValueError: it is not whole, not the next one, or of an epoch that ended;
         StoreFull, Corruption, OSError; all of these change nothing. StoreFailed, Closed.
         """
-        changes = changes_of(frame)
+        puts = puts_of(frame)
+        changes = changes_of(frame) if puts is None else []
         if self._pressed:
             self.hold_back()
         commit = self.commit
@@ -206,7 +208,7 @@ class Appender:
             with self.lock:
                 self.check_open()
                 if commit.can_enter_frames:
-                    return self._enter_frame(frame, changes)
+                    return self._enter_frame(frame, puts, changes)
                 before = commit.last
             commit.wait(before, None, True)  # batches of its own, which come first
 
@@ -246,8 +248,8 @@ class Appender:
             limit = self._memory_limit or "the default"
             raise StoreFull(f"the data in memory exceeds memory_limit ({limit})")
 
-    def _enter_frame(self, frame: Frame, changes: list[Change]) -> int:
-        """append_frame(), where frames may be entered."""
+    def _enter_frame(self, frame: Frame, puts: Puts | None, changes: list[Change]) -> int:
+        """append_frame(), where frames may be entered. changes: what it does, if not puts."""
         commit = self.commit
         self.release_dropped()
         if frame.first_sequence != commit.last + 1:
@@ -260,10 +262,16 @@ class Appender:
         self.engine.prepare(changes)
         self.reserve(len(frame.payload) + FRAME_HEADER_SIZE)
         try:
-            group = commit.enter_frame(frame.payload, frame.count, frame.epoch, frame.time_ms)
-            commit.note_keys(group, changes)
+            group = commit.enter_frame(
+                frame.payload, frame.count, frame.epoch, frame.time_ms, frame.chain
+            )
             # As one batch: nobody can take a snapshot in between.
-            self._apply(changes, group.last)
+            if puts is not None:
+                commit.note_puts(group, puts.keys)
+                self.engine.put_many(puts.keyspace, puts.keys, puts.values, group.last)
+            else:
+                commit.note_keys(group, changes)
+                self._apply(changes, group.last)
         except BaseException as error:
             self.broken(error)
             raise

@@ -20,6 +20,8 @@ cdef class Group:
 
     cdef _sync(self, LogWriter log, CommitQueue commit, int64_t started_ns)
 
+    cdef _write_runs(self, LogWriter log, list runs)
+
 
 @cython.final
 cdef class Turn:
@@ -53,6 +55,7 @@ cdef class CommitQueue:
     cdef object _bound
     cdef object _held
     cdef object _taker
+    cdef tuple _tip
     cdef readonly list _sleepers
 
     cpdef note_sync(self, int64_t began_ns)
@@ -67,6 +70,9 @@ cdef class CommitQueue:
 
     @cython.locals(log=LogWriter)
     cpdef settle_through(self)
+
+    @cython.locals(found=set, size=Py_ssize_t)
+    cpdef note_puts(self, Group group, list keys)
 
     @cython.locals(keys=set, change=tuple, is_wide=bint, added=Py_ssize_t)
     cpdef note_keys(self, Group group, object changes)

@@ -53,13 +53,17 @@ A plain tuple: one is made for each group.
 
 
 class Run:
-    """Frames of a primary that will be one frame here (C7). time_ms: of the last of them."""
+    """Frames of a primary that will be one frame here (C7). time_ms: of the last of them.
 
-    __slots__ = ("count", "epoch", "first", "payloads", "size_bytes", "time_ms")
+    chains: the history checksum before them, and behind each; None where it is not known.
+    """
 
-    def __init__(self, first: int, epoch: int) -> None:
+    __slots__ = ("chains", "count", "epoch", "first", "payloads", "size_bytes", "time_ms")
+
+    def __init__(self, first: int, epoch: int, chain: int | None) -> None:
         self.first = first
         self.epoch = epoch
+        self.chains = None if chain is None else [chain]
         self.time_ms = 0
         self.count = 0
         self.payloads: list[bytes] = []
@@ -105,7 +109,12 @@ class Group:
     def _write_runs(self, log: LogWriter, runs: list[Run]) -> None:
         """Write a primary's frames, and what was appended behind them (C7)."""
         for run in runs:
-            log.write(run.payloads, run.first, run.epoch, run.time_ms, run.count)
+            if run.chains is None:
+                log.write(run.payloads, run.first, run.epoch, run.time_ms, run.count)
+            else:
+                log.write_known(
+                    run.payloads, run.first, run.epoch, run.time_ms, run.count, run.chains
+                )
         if self.batches:
             first = self.last - len(self.batches) + 1
             log.write(self.batches, first, self._commit.epoch, self._commit.now_ms())
@@ -155,8 +164,8 @@ class CommitQueue:
     """Orders the batches of a store and says when they are committed."""
 
     __slots__ = (
-        "_bound", "_held", "_open", "_sleepers", "_taker", "_writing", "committed", "durable",
-        "epoch", "failure", "groups", "last", "lock", "log", "monotonic_ns", "now_ms",
+        "_bound", "_held", "_open", "_sleepers", "_taker", "_tip", "_writing", "committed",
+        "durable", "epoch", "failure", "groups", "last", "lock", "log", "monotonic_ns", "now_ms",
         "point", "stepwise", "sync_each", "sync_times", "sync_within_ns", "synced_ns",
     )  # fmt: skip
 
@@ -192,6 +201,7 @@ class CommitQueue:
         self._writing: Group | None = None
         self._bound: int | None = None  # what replicas have, where that counts
         self._held: HeldKeys | None = None  # keys of groups between committed and durable
+        self._tip: tuple[int, int] | None = None  # last batch of a primary's, checksum behind it
         self._taker: object = None  # who writes a group, or changes the log
         self._sleepers: list[Turn] = []
 
@@ -219,10 +229,13 @@ class CommitQueue:
         group.size_bytes += len(batch)
         return group
 
-    def enter_frame(self, payload: bytes, count: int, epoch: int, time_ms: int) -> Group:
+    def enter_frame(
+        self, payload: bytes, count: int, epoch: int, time_ms: int, chain: int | None = None
+    ) -> Group:
         """enter(), of the batches of a primary's frame; they keep its epoch and time (C7).
 
-        Only into a group without batches of this store's own (can_enter_frames).
+        Only into a group without batches of this store's own (can_enter_frames). chain: the history
+        checksum behind them, where the caller has checked it against what the payload comes to.
         """
         group = self._open
         assert not group.batches, "a frame comes before batches"
@@ -230,18 +243,30 @@ class CommitQueue:
             group.runs = []
         run = group.runs[-1] if group.runs else None
         if run is None or run.epoch != epoch or run.size_bytes + len(payload) > _RUN_BYTES:
-            run = Run(self.last + 1, epoch)
+            run = Run(self.last + 1, epoch, self._chain_here())
             group.runs.append(run)
             group.size_bytes += FRAME_HEADER_SIZE
         run.payloads.append(payload)
         run.count += count
         run.time_ms = time_ms
         run.size_bytes += len(payload)
+        if chain is None:
+            run.chains = None
+        elif run.chains is not None:
+            run.chains.append(chain)
         self.last += count
+        self._tip = None if chain is None else (self.last, chain)
         self.epoch = max(self.epoch, epoch)
         group.last = self.last
         group.size_bytes += len(payload)
         return group
+
+    def _chain_here(self) -> int | None:
+        """The history checksum behind the last batch, where it is known."""
+        tip = self._tip
+        if tip is not None and tip[0] == self.last:
+            return tip[1]
+        return self.point[4] if self.point[2] == self.last else None
 
     def enter_through(self, batch: bytes) -> bool:
         """Give `batch` the next number and write it at once; False where that cannot be done.
@@ -277,6 +302,18 @@ class CommitQueue:
         self.point = (log.number, log.end, self.last, log.batch_epoch, log.chain)
         self.durable = self.committed = self.last
         self.groups += 1
+
+    def note_puts(self, group: Group, keys: list[bytes]) -> None:
+        """note_keys(), of PUTs of these keys.
+
+        A key that the group had already counts as changed more than once: to find out which of the
+        two it is would cost more than those who then read again.
+        """
+        found = group.keys
+        size = len(found) + len(keys)
+        found.update(keys)
+        if len(found) < size:
+            self.stepwise = group.last
 
     def note_keys(self, group: Group, changes: list[Change]) -> None:
         """Note which keys the group unsettles, before the map changes (C4, C6)."""
@@ -493,7 +530,7 @@ class CommitQueue:
         self.point = (log.number, log.end, sequence, log.batch_epoch, log.chain)
         self.epoch = epoch
         self.stepwise = 0
-        self._bound = self._held = None
+        self._bound = self._held = self._tip = None
         if not is_committed and sequence:
             self.committed = self._bound = sequence - 1
             self._held = HeldKeys()

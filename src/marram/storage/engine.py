@@ -269,6 +269,12 @@ class Engine(Protocol):
         """apply() of a single PUT, without the tuple."""
         ...
 
+    def put_many(
+        self, keyspace: int, keys: list[bytes], values: list[Stored], sequence: int
+    ) -> None:
+        """put() of each key with the value at its place."""
+        ...
+
     def apply(self, changes: Iterable[Change], sequence: int) -> Any:
         """Apply a batch; returns what revert() needs."""
         ...

@@ -278,10 +278,11 @@ class History:
             ended = log.end is not None
             return limit, self._logs[self._logs.index(log) + 1] if ended else None
 
-    def _passed(self, log: KeptLog, place: Place) -> None:
+    def _passed(self, log: KeptLog, scan: LogScan) -> None:
         """Remember a place now and then, so that the next who looks for one near it finds it."""
         last = log.places[-1].offset if log.places else 0
-        if place.offset - last >= _NOTED_EVERY:
+        if scan.offset - last >= _NOTED_EVERY:
+            place = scan.place
             with self._lock:
                 if not log.places or log.places[-1].offset < place.offset:
                     log.places.append(place)
@@ -353,7 +354,7 @@ class History:
                     )
                 if frame.last_sequence > sequence:
                     return LogScan(file, log.header, before), frame
-                self._passed(log, scan.place)
+                self._passed(log, scan)
         except Corruption as error:
             self._spoil(log, error)
             raise
@@ -459,7 +460,7 @@ class LogTail:
                     frame = self._rest(frame)
                 frames.append(frame)
                 left -= len(frame.payload)
-                self._history._passed(self._log, scan.place)
+                self._history._passed(self._log, scan)
         except Corruption as error:
             self._history._spoil(self._log, error)
             raise

@@ -362,8 +362,9 @@ class Uplink:
         try:
             for batches in effect.batches:
                 frame = Frame(
-                    batches.first, batches.count, batches.epoch, batches.time_ms, batches.payload
-                )
+                    batches.first, batches.count, batches.epoch, batches.time_ms, batches.payload,
+                    batches.chain,
+                )  # fmt: skip
                 if watched.by_key:
                     self._touch(frame)
                 store.append_frame(frame)

@@ -6,9 +6,21 @@ cdef bint _BY_NUMBER
 cdef bytes _BLANK
 cdef Py_ssize_t _FRAME_CHECKED
 
-@cython.locals(size=Py_ssize_t, header=bytearray)
 cpdef frame_of(
     bytes payload,
+    unsigned char kind,
+    unsigned int batch_count,
+    unsigned long long first_sequence,
+    unsigned long long epoch,
+    unsigned long long time_ms,
+    unsigned long long synced,
+    unsigned int seed,
+    unsigned int payload_sum,
+)
+
+@cython.locals(header=bytearray)
+cpdef frame_head(
+    Py_ssize_t size,
     unsigned char kind,
     unsigned int batch_count,
     unsigned long long first_sequence,

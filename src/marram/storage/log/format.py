@@ -224,7 +224,24 @@ def frame_of(
     payload_sum: int,
 ) -> bytes | bytearray:
     """pack_frame(), for the place whose seed it is (F1); payload_sum: crc32(payload, seed)."""
-    size = len(payload)
+    head = frame_head(
+        len(payload), kind, batch_count, first_sequence, epoch, time_ms, synced, seed, payload_sum
+    )
+    return head + payload
+
+
+def frame_head(
+    size: int,
+    kind: int,
+    batch_count: int,
+    first_sequence: int,
+    epoch: int,
+    time_ms: int,
+    synced: int,
+    seed: int,
+    payload_sum: int,
+) -> bytes | bytearray:
+    """The header of a frame_of() whose payload has `size` bytes."""
     if size > _SIZE_MAX:
         raise OverflowError(f"a frame of {size} bytes")
     if not _BY_NUMBER:
@@ -232,7 +249,7 @@ def frame_of(
             FRAME_MAGIC, size, kind, KIND_CRC32, 0, batch_count, first_sequence, epoch,
             time_ms, synced, payload_sum, 0,
         )[:_FRAME_CHECKED]  # fmt: skip
-        return b"".join((fields, _U32.pack(crc32(fields, seed)), payload))
+        return fields + _U32.pack(crc32(fields, seed))
     header = bytearray(_BLANK)
     _put_number(header, 4, 4, size)
     header[8] = kind
@@ -243,7 +260,7 @@ def frame_of(
     _put_number(header, 40, 8, synced)
     _put_number(header, 48, 4, payload_sum)
     _put_number(header, 52, 4, crc32_short(header, 0, _FRAME_CHECKED, seed))
-    return header + payload
+    return header
 
 
 def _put_number(header: bytearray, at: int, size: int, number: int) -> None:

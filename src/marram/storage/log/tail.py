@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from marram.coding.checksum import crc32, place_seed
+from marram.coding.checksum import crc32, number_seed, place_start, reseeded
 from marram.env.api import File
 from marram.errors import Corruption
 from marram.storage.log.format import (
@@ -34,13 +34,18 @@ _READ_MAX = 1024 * 1024
 
 
 class Frame(NamedTuple):
-    """Batches that shared a sync. payload: their bytes (coding/batch.py), one after another."""
+    """Batches that shared a sync. payload: their bytes (coding/batch.py), one after another.
+
+    chain: the history checksum behind them, by somebody who compared it with the payload; None:
+    nobody has.
+    """
 
     first_sequence: int
     count: int  # type: ignore[assignment]  # of tuple, which a frame is not used as
     epoch: int
     time_ms: int
     payload: bytes
+    chain: int | None = None
 
     @property
     def last_sequence(self) -> int:
@@ -66,7 +71,7 @@ class LogScan:
         if place is None:
             place = Place(FILE_HEADER_SIZE, header.base_sequence, *header.history)
         self.offset, self.sequence, self.epoch, self.chain = place
-        self._number, self._owner = place_of(header, LOG)
+        self._place = place_start(*place_of(header, LOG))  # of the file
         self._window = b""
         self._window_at = 0
 
@@ -82,47 +87,48 @@ class LogScan:
         Raises Corruption, OSError.
         """
         while self.offset < limit:
-            header = self._header(limit, ahead)
-            if header.batch_count and room is not None and header.payload_size > room:
+            seed = number_seed(self.offset, self._place)
+            header = self._header(limit, ahead, seed)
+            size, kind, count, first, epoch, time_ms, _, checksum = header
+            if count and room is not None and size > room:
                 return None
-            payload = self._payload(header)
-            self._check(header, payload)
-            self.offset += FRAME_HEADER_SIZE + header.payload_size
-            if header.batch_count:
-                self.chain = crc32(payload, self.chain)
-                self.epoch = header.epoch
-                self.sequence += header.batch_count
-                first, count = header.first_sequence, header.batch_count
-                return Frame(first, count, header.epoch, header.time_ms, payload)
+            payload = self._payload(size, seed, checksum)
+            self._check(kind, first, payload)
+            self.offset += FRAME_HEADER_SIZE + size
+            if count:
+                self.chain = reseeded(payload, checksum, seed, self.chain)
+                self.epoch = epoch
+                self.sequence += count
+                return Frame(first, count, epoch, time_ms, payload, self.chain)
         return None
 
     # -- private -----------------------------------------------------------------------------------
 
-    def _header(self, limit: int, ahead: int) -> FrameHeader:
+    def _header(self, limit: int, ahead: int, seed: int) -> FrameHeader:
         """The header of the frame at `offset`."""
         left = limit - self.offset
         if left < FRAME_HEADER_SIZE:
             raise self._damaged("a frame is cut short")
         ahead = min(left, max(ahead, 0) + FRAME_HEADER_SIZE, _READ_MAX)
         data, at = self._bytes(self.offset, FRAME_HEADER_SIZE, ahead)
-        header = unpack_frame_header(data, at, self.offset, self._seed(), LOG.frames)
+        header = unpack_frame_header(data, at, self.offset, seed, LOG.frames)
         if header is None or header.payload_size > left - FRAME_HEADER_SIZE:
             raise self._damaged("a frame is damaged, in a part of the log that was synced")
         return header
 
-    def _payload(self, header: FrameHeader) -> bytes:
-        start, size = self.offset + FRAME_HEADER_SIZE, header.payload_size
-        data, at = self._bytes(start, size, size)
+    def _payload(self, size: int, seed: int, checksum: int) -> bytes:
+        """The payload of the frame at `offset`."""
+        data, at = self._bytes(self.offset + FRAME_HEADER_SIZE, size, size)
         payload = data[at : at + size]
-        if crc32(payload, self._seed()) != header.payload_checksum:
+        if crc32(payload, seed) != checksum:
             raise self._damaged("a frame is damaged, in a part of the log that was synced")
         return payload
 
-    def _check(self, header: FrameHeader, payload: bytes) -> None:
+    def _check(self, kind: int, first: int, payload: bytes) -> None:
         """Compare a frame with what came before it (L1)."""
-        if header.first_sequence != self.sequence + 1:
-            raise self._damaged(f"batch {header.first_sequence} follows {self.sequence}")
-        if header.kind == KIND_HISTORY and unpack_history(payload) != (self.epoch, self.chain):
+        if first != self.sequence + 1:
+            raise self._damaged(f"batch {first} follows {self.sequence}")
+        if kind == KIND_HISTORY and unpack_history(payload) != (self.epoch, self.chain):
             raise self._damaged(
                 f"the history up to batch {self.sequence} is not the one that was written"
             )
@@ -138,9 +144,6 @@ class LogScan:
             self._window_at = offset
             at = 0
         return self._window, at
-
-    def _seed(self) -> int:
-        return place_seed(self._number, self.offset, self._owner)
 
     def _damaged(self, message: str) -> Corruption:
         return Corruption(message, self.file.path, self.offset)

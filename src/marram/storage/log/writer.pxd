@@ -1,7 +1,7 @@
 cimport cython
 
 from marram.coding.checksum cimport crc32_short, number_seed, reseeded
-from marram.storage.log.format cimport frame_of
+from marram.storage.log.format cimport frame_head, frame_of
 
 cdef Py_ssize_t _SPARE
 cdef Py_ssize_t _FRAME_SIZE
@@ -21,11 +21,14 @@ cdef class FrameWriter:
     cdef long long _window_start
     cdef long long _window_stop
 
-    @cython.locals(stop="long long", seed="unsigned int", checksum="unsigned int")
+    @cython.locals(seed="unsigned int", checksum="unsigned int")
     cpdef write_frame(
         self, bytes payload, unsigned char kind, unsigned int count, unsigned long long first,
         unsigned long long epoch, unsigned long long time_ms
     )
+
+    @cython.locals(stop="long long")
+    cdef _add(self, object frame)
 
     @cython.locals(end="long long")
     cpdef sync(self)
@@ -51,6 +54,14 @@ cdef class LogWriter(FrameWriter):
     cpdef write(
         self, list batches, unsigned long long first_sequence, unsigned long long epoch,
         unsigned long long time_ms, unsigned int count=*
+    )
+
+    @cython.locals(
+        seed="unsigned int", checksum="unsigned int", size=Py_ssize_t, at=Py_ssize_t, piece=bytes
+    )
+    cpdef write_known(
+        self, list pieces, unsigned long long first_sequence, unsigned long long epoch,
+        unsigned long long time_ms, unsigned int count, list chains
     )
 
     cpdef write_one(

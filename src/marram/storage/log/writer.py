@@ -30,6 +30,7 @@ from marram.storage.log.format import (
     START_SIZE,
     FileKind,
     LogHeader,
+    frame_head,
     frame_of,
     pack_history,
     pack_start,
@@ -89,6 +90,10 @@ class FrameWriter:
         frame = frame_of(payload, kind, count, first, epoch, time_ms, self.synced, seed, checksum)
         self._seed = seed
         self._checksum = checksum
+        self._add(frame)
+
+    def _add(self, frame: bytes | bytearray) -> None:
+        """Have a frame's bytes in the file, behind those before. Raises OSError (W3)."""
         stop = self.end + len(frame)
         if stop <= self._window_stop:
             assert self._window is not None
@@ -200,6 +205,36 @@ class LogWriter(FrameWriter):
             payload, KIND_BATCHES, count or len(batches), first_sequence, epoch, time_ms
         )
         self._fold(payload, epoch)
+
+    def write_known(
+        self,
+        pieces: list[bytes],
+        first_sequence: int,
+        epoch: int,
+        time_ms: int,
+        count: int,
+        chains: list[int],
+    ) -> None:
+        """write(), where the history checksum before the batches is known, and behind each piece.
+
+        chains: these. The frame's checksum follows from them without a look at the batches, which
+        somebody else has checked. Raises OSError (W3).
+        """
+        if chains[0] != self.chain:
+            self.write(pieces, first_sequence, epoch, time_ms, count)
+            return
+        seed = checksum = number_seed(self.end, self._place)
+        size = 0
+        for at in range(len(pieces)):
+            piece = pieces[at]
+            checksum = reseeded(piece, chains[at + 1], chains[at], checksum)
+            size += len(piece)
+        head = frame_head(
+            size, KIND_BATCHES, count, first_sequence, epoch, time_ms, self.synced, seed, checksum
+        )
+        self._add(b"".join([head, *pieces]))
+        self.chain = chains[len(pieces)]
+        self.batch_epoch = epoch
 
     def write_one(self, batch: bytes, sequence: int, epoch: int, time_ms: int) -> None:
         """write(), of one batch. Raises OSError (W3)."""

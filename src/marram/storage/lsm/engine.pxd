@@ -1,10 +1,12 @@
 # The types of engine.py.
 
 cimport cython
+from libc.stdint cimport int64_t
 
 from marram.storage.lsm.memtable cimport Memtable, Tally
 from marram.storage.lsm.tables cimport Tables
 from marram.storage.lsm.version cimport Version
+from marram.storage.memory.space cimport Space
 
 cdef class Tree:
     cdef readonly Memtable active
@@ -23,6 +25,11 @@ cdef class LsmEngine:
 
     @cython.locals(memtable=Memtable, tally=Tally)
     cpdef put(self, Py_ssize_t keyspace, bytes key, held, sequence)
+    @cython.locals(
+        memtable=Memtable, physical=Py_ssize_t, space=Space, tally=Tally, pinned=int64_t,
+        at=Py_ssize_t, key=bytes,
+    )
+    cpdef put_many(self, Py_ssize_t keyspace, list keys, list values, int64_t sequence)
     cpdef behind(self, Tree tree, Py_ssize_t number, Py_ssize_t physical, bytes key,
                  bint with_value=*)
     @cython.locals(tree=Tree)

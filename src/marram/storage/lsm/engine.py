@@ -202,6 +202,19 @@ class LsmEngine:
         before = memtable.spaces[physical].put(key, held, sequence, memtable.pins.newest)
         memtable.tallies[physical].note(key, before, held)
 
+    def put_many(
+        self, keyspace: int, keys: list[bytes], values: list[Stored], sequence: int
+    ) -> None:
+        """put() of each."""
+        memtable = self.tree.active
+        physical: int = self.spaces[keyspace].number
+        space: Space = memtable.spaces[physical]
+        tally: Tally = memtable.tallies[physical]
+        pinned: int = memtable.pins.newest
+        for at in range(len(keys)):
+            key, held = keys[at], values[at]
+            tally.note(key, space.put(key, held, sequence, pinned), held)
+
     def apply(self, changes: Iterable[Change], sequence: int) -> Undo:
         """Apply a batch; returns what revert() needs."""
         undo: Undo = []

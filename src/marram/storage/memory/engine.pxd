@@ -14,6 +14,9 @@ cdef class MemoryEngine:
     @cython.locals(space=Space)
     cpdef put(self, Py_ssize_t keyspace, bytes key, object held, int64_t sequence)
 
+    @cython.locals(space=Space, pinned=int64_t, at=Py_ssize_t)
+    cpdef put_many(self, Py_ssize_t keyspace, list keys, list values, int64_t sequence)
+
     @cython.locals(space=Space, pinned=int64_t, undo=list)
     cpdef apply(self, object changes, int64_t sequence)
 

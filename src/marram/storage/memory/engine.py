@@ -81,6 +81,15 @@ class MemoryEngine:
         space: Space = self.spaces[keyspace]
         space.put(key, held, sequence, self.pinned)
 
+    def put_many(
+        self, keyspace: int, keys: list[bytes], values: list[Stored], sequence: int
+    ) -> None:
+        """put() of each."""
+        space: Space = self.spaces[keyspace]
+        pinned = self.pinned
+        for at in range(len(keys)):
+            space.put(keys[at], values[at], sequence, pinned)
+
     def apply(self, changes: Iterable[Change], sequence: int) -> Undo:
         """Apply a batch; returns what revert() needs."""
         undo: Undo = []
