@@ -69,6 +69,7 @@ MODULES: Final = (
     "marram.storage.memory.sorting",
     "marram.storage.memory.space",
     "marram.storage.points",
+    "marram.storage.putting",
     "marram.storage.snapshot",
     "marram.storage.sstable.block",
     "marram.storage.sstable.filter",
