@@ -1,6 +1,8 @@
 # raw.py as C: see there.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.ref cimport PyObject
 from libc.string cimport memcmp, memcpy, memmove
 
 cdef extern from *:
@@ -10,10 +12,13 @@ cdef extern from *:
     #endif
     typedef unsigned int __attribute__((aligned(1), may_alias)) marram_u32;
     typedef unsigned long long __attribute__((aligned(1), may_alias)) marram_u64;
+    #define marram_swapped __builtin_bswap64
     """
     # As they are in files: anywhere, not only where C would put them.
     ctypedef unsigned int u32 "marram_u32"
     ctypedef unsigned long long u64 "marram_u64"
+    unsigned long long swapped "marram_swapped"(unsigned long long number) nogil
+    PyObject** PySequence_Fast_ITEMS(list items)
 
 cdef inline const unsigned char* view(
     const unsigned char* data, Py_ssize_t start, Py_ssize_t stop
@@ -25,6 +30,20 @@ cdef inline const u32* u32s(const unsigned char* data, Py_ssize_t at, Py_ssize_t
 
 cdef inline const u64* u64s(const unsigned char* data, Py_ssize_t at, Py_ssize_t count) noexcept nogil:
     return <const u64*>(data + at)
+
+cdef inline unsigned char* place(unsigned char[::1] memory, Py_ssize_t at) noexcept:
+    return &memory[0] + at
+
+cdef inline void put_u32(unsigned char* data, Py_ssize_t at, unsigned int number) noexcept nogil:
+    (<u32*>(data + at))[0] = number
+
+cdef inline void put_u64(
+    unsigned char* data, Py_ssize_t at, unsigned long long number
+) noexcept nogil:
+    (<u64*>(data + at))[0] = number
+
+cdef inline void put_bytes(unsigned char* data, Py_ssize_t at, bytes given) noexcept:
+    memcpy(data + at, PyBytes_AS_STRING(given), len(given))
 
 cdef inline int order(
     const unsigned char* left, Py_ssize_t left_size,
@@ -51,13 +70,41 @@ cdef inline bytes headed(const unsigned char* head, Py_ssize_t head_size, bytes 
     memcpy(at + head_size + key_size, PyBytes_AS_STRING(value), value_size)
     return made
 
-cdef inline void open_gap(unsigned int[::1] numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
-    if count > at:
-        memmove(&numbers[at] + 1, &numbers[at], (count - at) * sizeof(unsigned int))
+cdef inline unsigned long long head(
+    const unsigned char* data, Py_ssize_t size, Py_ssize_t skip
+) noexcept nogil:
+    cdef Py_ssize_t at
+    cdef unsigned long long found = 0
+    if size - skip >= 8:
+        return swapped((<const u64*>(data + skip))[0])
+    for at in range(skip, skip + 8):
+        found = found << 8 | (data[at] if at < size else 0)
+    return found
 
-cdef inline void close_gap(unsigned int[::1] numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
+cdef inline void insert_into(list items, Py_ssize_t at, object item) except *:
+    cdef Py_ssize_t size = len(items)
+    cdef PyObject** where
+    items.append(item)
+    where = PySequence_Fast_ITEMS(items)
+    memmove(where + at + 1, where + at, (size - at) * sizeof(PyObject*))
+    where[at] = <PyObject*>item
+
+cdef inline unsigned long long* resized(unsigned long long* numbers, Py_ssize_t count) except NULL:
+    cdef void* made = PyMem_Realloc(numbers, count * sizeof(unsigned long long))
+    if made == NULL:
+        raise MemoryError()
+    return <unsigned long long*>made
+
+cdef inline void let_go(unsigned long long* numbers) noexcept:
+    PyMem_Free(numbers)
+
+cdef inline void open_gap(unsigned long long* numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
     if count > at:
-        memmove(&numbers[at], &numbers[at] + 1, (count - at) * sizeof(unsigned int))
+        memmove(numbers + at + 1, numbers + at, (count - at) * sizeof(unsigned long long))
+
+cdef inline void close_gap(unsigned long long* numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
+    if count > at:
+        memmove(numbers + at, numbers + at + 1, (count - at) * sizeof(unsigned long long))
 
 cdef inline list u32_list(const u32* numbers, Py_ssize_t start, Py_ssize_t stop):
     cdef Py_ssize_t at

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 
 def view(data: bytes | memoryview, start: int, stop: int) -> bytes:
@@ -32,6 +33,26 @@ def u64s(data: bytes | memoryview, at: int, count: int) -> array[int]:
     return _numbers("Q", data, at, count)
 
 
+def place(memory: memoryview, at: int) -> memoryview:
+    """The memory from `at` on; compiled: a pointer, good as long as `memory` is held."""
+    return memory[at:]
+
+
+def put_u32(data: bytearray | memoryview, at: int, number: int) -> None:
+    """Write a little-endian number of 4 bytes there."""
+    data[at : at + 4] = number.to_bytes(4, "little")
+
+
+def put_u64(data: bytearray | memoryview, at: int, number: int) -> None:
+    """Write a little-endian number of 8 bytes there."""
+    data[at : at + 8] = number.to_bytes(8, "little")
+
+
+def put_bytes(data: bytearray | memoryview, at: int, given: bytes) -> None:
+    """Write bytes there."""
+    data[at : at + len(given)] = given
+
+
 def joined(first: int, rest: bytes) -> bytes:
     """A byte, and bytes after it."""
     return bytes((first,)) + rest
@@ -42,12 +63,36 @@ def headed(head: bytes | bytearray, head_size: int, key: bytes, value: bytes) ->
     return b"".join((head[:head_size], key, value))
 
 
-def open_gap(numbers: memoryview, at: int, count: int) -> None:
+def head(data: bytes, size: int, skip: int) -> int:
+    """The 8 bytes after the first `skip` as a number that sorts as they do; zeros for none.
+
+    size: of the data; skip <= size.
+    """
+    return int.from_bytes(data[skip : skip + 8].ljust(8, b"\0"), "big")
+
+
+def insert_into(items: list[Any], at: int, item: object) -> None:
+    """items.insert(at, item), for 0 <= at <= len(items); compiled, it moves them 3 x faster."""
+    items.insert(at, item)
+
+
+def resized(numbers: array[int] | None, count: int) -> array[int]:
+    """Room for `count` numbers of 8 bytes, as many of the old ones in it as there are; compiled: a
+    pointer, good until let_go()."""
+    kept = array("Q") if numbers is None else numbers
+    return array("Q", (*kept, *bytes(count))[:count])
+
+
+def let_go(numbers: array[int] | None) -> None:
+    """Free what resized() made."""
+
+
+def open_gap(numbers: array[int], at: int, count: int) -> None:
     """Move the numbers [at, count) up by one; there is room for it."""
     numbers[at + 1 : count + 1] = numbers[at:count]
 
 
-def close_gap(numbers: memoryview, at: int, count: int) -> None:
+def close_gap(numbers: array[int], at: int, count: int) -> None:
     """Move the numbers [at + 1, count + 1) down by one."""
     numbers[at:count] = numbers[at + 1 : count + 1]
 
