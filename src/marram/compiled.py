@@ -32,6 +32,7 @@ MODULES: Final = (
     "marram.commands.spec",
     "marram.commands.strings",
     "marram.commands.values",
+    "marram.env.ticks",
     "marram.node.node",
     "marram.node.rows",
     "marram.node.session",
