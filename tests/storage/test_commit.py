@@ -15,6 +15,7 @@ from marram.coding.checksum import crc32
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
 from marram.errors import OutcomeUnknown, StoreFailed
+from marram.storage.clock import StoreClock
 from marram.storage.commit import CommitQueue, SyncTimes
 from marram.storage.log.format import LogHeader
 from marram.storage.log.writer import LogWriter
@@ -27,8 +28,8 @@ def make_queue(
     env.make_dir("/db")
     log = LogWriter.create(env, "/db", LogHeader(bytes(16), 0, 0, 0, 1), 0)
     return CommitQueue(
-        log, 0, 1, sync_each=sync_each, sync_within_ns=sync_within_ns, now_ms=env.wall_ms,
-        monotonic_ns=env.monotonic_ns,
+        log, 0, 1, sync_each=sync_each, sync_within_ns=sync_within_ns,
+        clock=StoreClock(env, 0), monotonic_ns=env.monotonic_ns,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 # C types of batch.py. Sizes are below 2**32, so sums of a few of them fit a long long.
 cimport cython
 from marram.coding.fields cimport chars, u32, u64
-from marram.coding.raw cimport blank, headed, write, write_u32, write_u64
+from marram.coding.raw cimport blank, headed, put_bytes, put_u32, put_u64
 
 cdef bint _COMPILED
 cdef unsigned int _BATCH_SIZE

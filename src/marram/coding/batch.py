@@ -35,7 +35,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.coding.raw import blank, headed, write, write_u32, write_u64
+    from marram.coding.raw import blank, headed, put_bytes, put_u32, put_u64
 
 _COMPILED = cython.compiled
 
@@ -176,8 +176,9 @@ def _encoded_size(changes: Sequence[Change]) -> int:
 def _written(changes: Sequence[Change], size: int) -> bytes:
     """The batch, of `size` bytes. Only ever compiled: interpreted, structs are quicker."""
     made: bytes = blank(size)
-    write_u32(made, 0, size - 4)
-    at = write_u32(made, 4, len(changes))
+    put_u32(made, 0, size - 4)
+    put_u32(made, 4, len(changes))
+    at = _BATCH_SIZE
     for kind, keyspace, key, value, number, type_ in changes:
         flags, body = 0, b""
         if number:
@@ -186,13 +187,17 @@ def _written(changes: Sequence[Change], size: int) -> bytes:
             flags |= _FLAG_UNBOUNDED
         else:
             body = value
-        at = write_u32(made, at, kind | keyspace << 8 | type_ << 16 | flags << 24)
-        at = write_u32(made, at, len(key))
-        at = write_u32(made, at, len(body))
+        put_u32(made, at, kind | keyspace << 8 | type_ << 16 | flags << 24)
+        put_u32(made, at + 4, len(key))
+        put_u32(made, at + 8, len(body))
+        at += _CHANGE_SIZE
         if number:
-            at = write_u64(made, at, number)
-        at = write(made, at, key)
-        at = write(made, at, body)
+            put_u64(made, at, number)
+            at += _NUMBER_SIZE
+        put_bytes(made, at, key)
+        at += len(key)
+        put_bytes(made, at, body)
+        at += len(body)
     return made
 
 

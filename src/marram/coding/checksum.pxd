@@ -5,7 +5,9 @@ cdef Py_ssize_t _QUICK_FROM
 cdef unsigned int _ONES
 cdef unsigned int _HIGHEST
 cdef unsigned long long _PACKED_MAX
-cdef unsigned int[::1] _TABLES
+cdef unsigned int _TABLES[2048]
+cdef unsigned int _MULTIPLES[128]
+cdef bint _has_multiples
 cdef unsigned int[::1] _SQUARES
 cdef unsigned int _POLYNOMIAL
 cdef unsigned long long _last_size
@@ -28,6 +30,14 @@ cdef unsigned int crc32_run(
 cpdef unsigned int reseeded(
     bytes data, unsigned int checksum, unsigned int seed, unsigned int other
 ) except? 0xFFFFFFFF
+
+@cython.locals(
+    value="unsigned int", bit=cython.int, first=cython.int, digit=cython.int, lowest=cython.int
+)
+cdef void _set_multiples(unsigned int power) noexcept
+
+@cython.locals(product="unsigned int", first=cython.int)
+cdef unsigned int _multiple(unsigned int number) noexcept
 
 @cython.locals(product="unsigned int")
 cdef unsigned int _product(unsigned int left, unsigned int right) noexcept

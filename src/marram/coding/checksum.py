@@ -45,7 +45,12 @@ _PACKED_MAX = 10**16  # sixteen digits of four bits are 64 bits
 
 
 def _tables() -> memoryview:
-    """Eight tables of 256: [n][b] is what byte b does to a checksum n bytes further on."""
+    """Eight tables of 256: [n][b] is what byte b does to a checksum n bytes further on.
+
+    One number where nothing is done here.
+    """
+    if not _SHORT:
+        return memoryview(array("I", [0]))
     tables = array("I", bytes(8 * 256 * 4))
     for byte in range(256):
         value = byte
@@ -58,7 +63,7 @@ def _tables() -> memoryview:
     return memoryview(tables)
 
 
-_TABLES = _tables() if _SHORT else memoryview(array("I", [0]))
+_TABLES = _tables()
 
 
 def crc32_short(data: bytes | bytearray, start: int, stop: int, seed: int) -> int:
@@ -71,7 +76,7 @@ def crc32_short(data: bytes | bytearray, start: int, stop: int, seed: int) -> in
     return crc32_run(data, start, stop, seed)
 
 
-def crc32_run(data: bytes | bytearray, at: int, stop: int, seed: int) -> int:
+def crc32_run(data: bytes | bytearray | memoryview, at: int, stop: int, seed: int) -> int:
     """crc32_short() without a look at sizes. Only ever compiled: see _SHORT."""
     # Eight bytes a step ("slicing by 8").
     value = seed ^ _ONES
@@ -100,20 +105,48 @@ def reseeded(data: bytes, checksum: int, seed: int, other: int) -> int:
     Compiled, without a look at the data: a checksum is linear in its seed, so the two differ by
     what as many zeros make of the seeds' difference.
     """
-    global _last_size, _last_power  # batches are often of one size
+    global _last_size, _last_power, _has_multiples  # noqa: PLW0603 - batches are often of one size
     size = len(data)
     if not _SHORT or (size < _QUICK_FROM and size != _last_size and size > _SHORT):
         whole: int = crc32(data, other)
         return whole
-    if size != _last_size:
-        power, exponent, rest = 1 << 31, 3, size
-        while rest:
-            if rest & 1:
-                power = _product(_SQUARES[exponent & 31], power)
-            rest >>= 1
-            exponent += 1
-        _last_size, _last_power = size, power
-    return checksum ^ _product(_last_power, seed ^ other)
+    if size == _last_size:
+        if not _has_multiples:
+            _set_multiples(_last_power)
+            _has_multiples = True
+        return checksum ^ _multiple(seed ^ other)
+    power, exponent, rest = 1 << 31, 3, size
+    while rest:
+        if rest & 1:
+            power = _product(_SQUARES[exponent & 31], power)
+        rest >>= 1
+        exponent += 1
+    _last_size, _last_power, _has_multiples = size, power, False
+    return checksum ^ _product(power, seed ^ other)
+
+
+def _set_multiples(power: int) -> None:
+    """Have in _MULTIPLES[16 * n + d] what _product() makes of `power` and d << 4 * n."""
+    value = power
+    for bit in range(31, -1, -1):
+        _MULTIPLES[(bit >> 2 << 4) + (1 << (bit & 3))] = value
+        value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
+    for first in range(0, 128, 16):
+        for digit in range(3, 16):
+            lowest = digit & -digit
+            _MULTIPLES[first + digit] = (
+                _MULTIPLES[first + lowest] ^ _MULTIPLES[first + digit - lowest]
+            )
+
+
+def _multiple(number: int) -> int:
+    """_product() of what _set_multiples() was given, and a number: one step for each four bits."""
+    product, first = 0, 0
+    while number:
+        product ^= _MULTIPLES[first + (number & 15)]
+        number >>= 4
+        first += 16
+    return product
 
 
 def _product(left: int, right: int) -> int:
@@ -137,6 +170,8 @@ def _squares() -> memoryview:
 
 _SQUARES = _squares()
 _last_size, _last_power = 0, 1 << 31  # x to the power of eight times the size
+_MULTIPLES = array("I", bytes(128 * 4))
+_has_multiples = False  # of _last_power
 
 
 def place_seed(file_number: int, offset: int, store_id: bytes) -> int:

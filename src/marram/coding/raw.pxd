@@ -3,6 +3,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.string cimport memcmp, memcpy, memmove
 
 cdef extern from *:
@@ -15,12 +16,15 @@ cdef extern from *:
     #define marram_object(place) ((PyObject*)(size_t)(place))
     #define marram_bytes(place) ((const unsigned char*)PyBytes_AS_STRING(marram_object(place)))
     #define marram_size(place) (Py_SIZE(marram_object(place)))
+    #define marram_swapped __builtin_bswap64
     """
     # As they are in files: anywhere, not only where C would put them.
     ctypedef unsigned int u32 "marram_u32"
     ctypedef unsigned long long u64 "marram_u64"
     const unsigned char* bytes_at "marram_bytes"(unsigned long long place) noexcept nogil
     Py_ssize_t size_at "marram_size"(unsigned long long place) noexcept nogil
+    unsigned long long swapped "marram_swapped"(unsigned long long number) nogil
+    PyObject** PySequence_Fast_ITEMS(list items)
 
 # Of bytes, or of a memoryview of bytes that stands for them one by one.
 cdef inline const unsigned char* first_of(data) except NULL:
@@ -40,6 +44,20 @@ cdef inline const u32* u32s(const unsigned char* data, Py_ssize_t at, Py_ssize_t
 
 cdef inline const u64* u64s(const unsigned char* data, Py_ssize_t at, Py_ssize_t count) noexcept nogil:
     return <const u64*>(data + at)
+
+cdef inline unsigned char* place(unsigned char[::1] memory, Py_ssize_t at) noexcept:
+    return &memory[0] + at
+
+cdef inline void put_u32(unsigned char* data, Py_ssize_t at, unsigned int number) noexcept nogil:
+    (<u32*>(data + at))[0] = number
+
+cdef inline void put_u64(
+    unsigned char* data, Py_ssize_t at, unsigned long long number
+) noexcept nogil:
+    (<u64*>(data + at))[0] = number
+
+cdef inline void put_bytes(unsigned char* data, Py_ssize_t at, bytes given) noexcept:
+    memcpy(data + at, PyBytes_AS_STRING(given), len(given))
 
 cdef inline int order(
     const unsigned char* left, Py_ssize_t left_size,
@@ -69,25 +87,41 @@ cdef inline bytes headed(const unsigned char* head, Py_ssize_t head_size, bytes 
 cdef inline bytes blank(Py_ssize_t size):
     return PyBytes_FromStringAndSize(NULL, size)
 
-cdef inline Py_ssize_t write(bytes made, Py_ssize_t at, bytes data) noexcept:
-    memcpy(PyBytes_AS_STRING(made) + at, PyBytes_AS_STRING(data), len(data))
-    return at + len(data)
+cdef inline unsigned long long head(
+    const unsigned char* data, Py_ssize_t size, Py_ssize_t skip
+) noexcept nogil:
+    cdef Py_ssize_t at
+    cdef unsigned long long found = 0
+    if size - skip >= 8:
+        return swapped((<const u64*>(data + skip))[0])
+    for at in range(skip, skip + 8):
+        found = found << 8 | (data[at] if at < size else 0)
+    return found
 
-cdef inline Py_ssize_t write_u32(bytes made, Py_ssize_t at, unsigned int number) noexcept:
-    (<u32*>(PyBytes_AS_STRING(made) + at))[0] = number
-    return at + 4
+cdef inline void insert_into(list items, Py_ssize_t at, object item) except *:
+    cdef Py_ssize_t size = len(items)
+    cdef PyObject** where
+    items.append(item)
+    where = PySequence_Fast_ITEMS(items)
+    memmove(where + at + 1, where + at, (size - at) * sizeof(PyObject*))
+    where[at] = <PyObject*>item
 
-cdef inline Py_ssize_t write_u64(bytes made, Py_ssize_t at, unsigned long long number) noexcept:
-    (<u64*>(PyBytes_AS_STRING(made) + at))[0] = number
-    return at + 8
+cdef inline unsigned long long* resized(unsigned long long* numbers, Py_ssize_t count) except NULL:
+    cdef void* made = PyMem_Realloc(numbers, count * sizeof(unsigned long long))
+    if made == NULL:
+        raise MemoryError()
+    return <unsigned long long*>made
 
-cdef inline void open_gap(unsigned int[::1] numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
+cdef inline void let_go(unsigned long long* numbers) noexcept:
+    PyMem_Free(numbers)
+
+cdef inline void open_gap(unsigned long long* numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
     if count > at:
-        memmove(&numbers[at] + 1, &numbers[at], (count - at) * sizeof(unsigned int))
+        memmove(numbers + at + 1, numbers + at, (count - at) * sizeof(unsigned long long))
 
-cdef inline void close_gap(unsigned int[::1] numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
+cdef inline void close_gap(unsigned long long* numbers, Py_ssize_t at, Py_ssize_t count) noexcept:
     if count > at:
-        memmove(&numbers[at], &numbers[at] + 1, (count - at) * sizeof(unsigned int))
+        memmove(numbers + at, numbers + at + 1, (count - at) * sizeof(unsigned long long))
 
 cdef inline list u32_list(const u32* numbers, Py_ssize_t start, Py_ssize_t stop):
     cdef Py_ssize_t at
@@ -109,15 +143,7 @@ cdef inline unsigned long long address(object held) noexcept:
 cdef inline object object_at(unsigned long long place):
     return <object><PyObject*><size_t>place
 
-cdef inline void put_u32(unsigned char* buffer, Py_ssize_t at, unsigned int number) noexcept nogil:
-    (<u32*>(buffer + at))[0] = number
-
-cdef inline void put_u64(
-    unsigned char* buffer, Py_ssize_t at, unsigned long long number
-) noexcept nogil:
-    (<u64*>(buffer + at))[0] = number
-
-cdef inline void put_bytes(
+cdef inline void put_view(
     unsigned char* buffer, Py_ssize_t at, const unsigned char* data, Py_ssize_t size
 ) noexcept nogil:
     memcpy(buffer + at, data, size)

@@ -38,6 +38,26 @@ def u64s(data: bytes | memoryview, at: int, count: int) -> array[int]:
     return _numbers("Q", data, at, count)
 
 
+def place(memory: memoryview, at: int) -> memoryview:
+    """The memory from `at` on; compiled: a pointer, good as long as `memory` is held."""
+    return memory[at:]
+
+
+def put_u32(data: Any, at: int, number: int) -> None:
+    """Write a little-endian number of 4 bytes there."""
+    data[at : at + 4] = number.to_bytes(4, "little")
+
+
+def put_u64(data: Any, at: int, number: int) -> None:
+    """Write a little-endian number of 8 bytes there."""
+    data[at : at + 8] = number.to_bytes(8, "little")
+
+
+def put_bytes(data: Any, at: int, given: bytes) -> None:
+    """Write bytes there."""
+    data[at : at + len(given)] = given
+
+
 def joined(first: int, rest: bytes) -> bytes:
     """A byte, and bytes after it."""
     return bytes((first,)) + rest
@@ -49,32 +69,40 @@ def headed(head: bytes | bytearray, head_size: int, key: bytes, value: bytes) ->
 
 
 def blank(size: int) -> Any:
-    """Bytes to be written by write() and write_u32() before anybody sees them; compiled: bytes."""
+    """Bytes to be written by put_u32() and so on before anybody sees them; compiled: bytes."""
     return bytearray(size)
 
 
-def write(made: Any, at: int, data: bytes) -> int:
-    """Put `data` at `at` of what blank() made; returns where it ends."""
-    made[at : at + len(data)] = data
-    return at + len(data)
+def head(data: bytes, size: int, skip: int) -> int:
+    """The 8 bytes after the first `skip` as a number that sorts as they do; zeros for none.
+
+    size: of the data; skip <= size.
+    """
+    return int.from_bytes(data[skip : skip + 8].ljust(8, b"\0"), "big")
 
 
-def write_u32(made: Any, at: int, number: int) -> int:
-    """Put a little-endian number of 4 bytes there, likewise."""
-    return write(made, at, number.to_bytes(4, "little"))
+def insert_into(items: list[Any], at: int, item: object) -> None:
+    """items.insert(at, item), for 0 <= at <= len(items); compiled, it moves them 3 x faster."""
+    items.insert(at, item)
 
 
-def write_u64(made: Any, at: int, number: int) -> int:
-    """Put a little-endian number of 8 bytes there, likewise."""
-    return write(made, at, number.to_bytes(8, "little"))
+def resized(numbers: array[int] | None, count: int) -> array[int]:
+    """Room for `count` numbers of 8 bytes, as many of the old ones in it as there are; compiled: a
+    pointer, good until let_go()."""
+    kept = array("Q") if numbers is None else numbers
+    return array("Q", (*kept, *bytes(count))[:count])
 
 
-def open_gap(numbers: memoryview, at: int, count: int) -> None:
+def let_go(numbers: array[int] | None) -> None:
+    """Free what resized() made."""
+
+
+def open_gap(numbers: array[int], at: int, count: int) -> None:
     """Move the numbers [at, count) up by one; there is room for it."""
     numbers[at + 1 : count + 1] = numbers[at:count]
 
 
-def close_gap(numbers: memoryview, at: int, count: int) -> None:
+def close_gap(numbers: array[int], at: int, count: int) -> None:
     """Move the numbers [at + 1, count + 1) down by one."""
     numbers[at:count] = numbers[at + 1 : count + 1]
 
@@ -114,17 +142,7 @@ def size_at(place: Any) -> int:
     return len(place)
 
 
-def put_u32(buffer: bytearray, at: int, number: int) -> None:
-    """Write a number of 4 bytes, little-endian; there is room for it."""
-    buffer[at : at + 4] = number.to_bytes(4, "little")
-
-
-def put_u64(buffer: bytearray, at: int, number: int) -> None:
-    """Write a number of 8 bytes, little-endian; there is room for it."""
-    buffer[at : at + 8] = number.to_bytes(8, "little")
-
-
-def put_bytes(buffer: bytearray, at: int, data: bytes, size: int) -> None:
+def put_view(buffer: bytearray, at: int, data: bytes, size: int) -> None:
     """Write `size` bytes of a view; there is room for them."""
     buffer[at : at + size] = data[:size]
 

@@ -1,6 +1,7 @@
 """PosixEnv: the machine (Linux).
 
-Owns every direct call of os, fcntl and time in marram. Keeps E1-E4 of api.py, and for locks:
+Owns every direct call of os, fcntl and time in marram, but one clock's (ticks.py). Keeps E1-E4 of
+api.py, and for locks:
 
 L1  One holder: a second lock() is refused, from another process (flock) and from this one
     (a registry by device and inode: it also catches a second path to the same file).
@@ -38,12 +39,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING
 
+from marram import compiled
 from marram.env.api import Channel, Child, Env, File, FileLock, Task, Window
+from marram.env.ticks import BOOT_CLOCK, boot_ns
 
 if TYPE_CHECKING:
     import subprocess
 
-_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # counts suspended time
 _NO_FD = 2**31 - 1  # no descriptor has this number: use of a closed file fails with EBADF
 _ZEROS = bytes(1 << 16)
 
@@ -298,8 +300,13 @@ class PosixEnv:
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    # Hot: asked for every commit group. A partial, not a method, saves a frame of the interpreter.
-    monotonic_ns = staticmethod(functools.partial(time.clock_gettime_ns, _BOOT_CLOCK))
+    # Hot: asked for every commit group. No method, which saves a frame of the interpreter; and
+    # compiled code knows boot_ns when it meets it (storage/clock.py).
+    monotonic_ns = staticmethod(
+        boot_ns
+        if compiled.state() == "compiled"
+        else functools.partial(time.clock_gettime_ns, BOOT_CLOCK)
+    )
 
     def random_bytes(self, size: int) -> bytes:
         return os.urandom(size)

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t
 from marram.coding.batch cimport encode_put
 from marram.storage.commit cimport CommitQueue, Group
 from marram.storage.frames cimport Puts, puts_of
-from marram.storage.memory.engine cimport MemoryEngine
+from marram.storage.putting cimport TakesPuts
 
 
 @cython.final
@@ -39,7 +39,7 @@ cdef class Appender:
     @cython.locals(commit=CommitQueue, batch=bytes, group=Group)
     cdef int64_t _put(self, Py_ssize_t keyspace, bytes key, bytes value, bint at_once) except -1
 
-    @cython.locals(memory=MemoryEngine)
+    @cython.locals(taker=TakesPuts)
     cdef _apply_put(self, Py_ssize_t keyspace, bytes key, object held, int64_t sequence)
 
     @cython.locals(change=tuple)

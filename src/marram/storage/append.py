@@ -34,8 +34,8 @@ from marram.storage.entry import Stored, stored
 from marram.storage.frames import Puts, changes_of, puts_of
 from marram.storage.log.format import FRAME_HEADER_SIZE
 from marram.storage.log.tail import Frame
-from marram.storage.memory.engine import MemoryEngine
 from marram.storage.options import Options
+from marram.storage.putting import TakesPuts
 
 if TYPE_CHECKING:
     from marram.storage.generations import Generations
@@ -185,9 +185,9 @@ class Appender:
 
     def _apply_put(self, keyspace: int, key: bytes, held: Stored, sequence: int) -> None:
         engine = self.engine
-        if type(engine) is MemoryEngine:
-            memory: MemoryEngine = engine
-            memory.put(keyspace, key, held, sequence)
+        if isinstance(engine, TakesPuts):
+            taker: TakesPuts = engine
+            taker.put(keyspace, key, held, sequence)
         else:
             engine.put(keyspace, key, held, sequence)
 

@@ -1,7 +1,12 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from marram.env.ticks cimport boot_ns
+
 cdef long long _MS_NS
+cdef object _BOOT_NS
+
+cpdef int64_t ask(object monotonic_ns) except? -1
 
 
 cdef class StoreClock:

@@ -1,6 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from marram.storage.clock cimport StoreClock, ask
 from marram.storage.log.writer cimport LogWriter
 
 
@@ -39,14 +40,18 @@ cdef class CommitQueue:
     cdef public int64_t last
     cdef public int64_t durable
     cdef public int64_t committed
-    cdef readonly tuple point
+    cdef tuple _point
+    cdef long long _number
+    cdef long long _end
+    cdef unsigned long long _epoch
+    cdef unsigned int _chain
     cdef public int64_t epoch
     cdef public int64_t stepwise
     cdef public int64_t groups
     cdef public bint sync_each
     cdef public int64_t sync_within_ns
     cdef public int64_t synced_ns
-    cdef public object now_ms
+    cdef StoreClock _clock
     cdef public object monotonic_ns
     cdef public object failure
     cdef public object sync_times
@@ -58,7 +63,11 @@ cdef class CommitQueue:
     cdef tuple _tip
     cdef readonly list _sleepers
 
+    cpdef int64_t now_ms(self) except? -1
+
     cpdef note_sync(self, int64_t began_ns)
+
+    cdef bint _has_to_sync(self) except -1
 
     cpdef bint reserve(self, Py_ssize_t size_bytes) except -1
 

@@ -35,9 +35,15 @@ from threading import Lock
 
 from marram.coding.batch import DELETE_RANGE, SWAP, Change
 from marram.errors import OutcomeUnknown, StoreFailed
+from marram.storage.clock import StoreClock, ask
 from marram.storage.held import HeldKeys
 from marram.storage.log.format import FRAME_HEADER_SIZE
 from marram.storage.log.writer import LogWriter
+
+if False:  # seen by the compiler only
+    import cython
+else:
+    from marram import interpreted as cython
 
 # How much of a primary's frames shares one of a replica, bytes.
 _RUN_BYTES = 16 * 1024 * 1024
@@ -164,9 +170,10 @@ class CommitQueue:
     """Orders the batches of a store and says when they are committed."""
 
     __slots__ = (
-        "_bound", "_held", "_open", "_sleepers", "_taker", "_tip", "_writing", "committed",
-        "durable", "epoch", "failure", "groups", "last", "lock", "log", "monotonic_ns", "now_ms",
-        "point", "stepwise", "sync_each", "sync_times", "sync_within_ns", "synced_ns",
+        "_bound", "_chain", "_clock", "_end", "_epoch", "_held", "_number", "_open", "_point",
+        "_sleepers", "_taker", "_tip", "_writing", "committed", "durable", "epoch", "failure",
+        "groups", "last", "lock", "log", "monotonic_ns", "stepwise", "sync_each", "sync_times",
+        "sync_within_ns", "synced_ns",
     )  # fmt: skip
 
     def __init__(
@@ -177,7 +184,7 @@ class CommitQueue:
         *,
         sync_each: bool,
         sync_within_ns: int = 0,
-        now_ms: Callable[[], int],
+        clock: StoreClock,
         monotonic_ns: Callable[[], int],
     ) -> None:
         self.lock = Lock()
@@ -185,14 +192,13 @@ class CommitQueue:
         self.last = last
         self.durable = last
         self.committed = last
-        # Up to where the log is durable; always of one moment.
-        self.point: Point = (log.number, log.end, last, log.batch_epoch, log.chain)
+        self._point: Point | None = (log.number, log.end, last, log.batch_epoch, log.chain)
         self.epoch = epoch
         self.stepwise = 0
         self.sync_each = sync_each
         self.sync_within_ns = sync_within_ns  # 0 for no limit
         self.synced_ns = monotonic_ns()  # when the last sync began that ended well
-        self.now_ms = now_ms
+        self._clock = clock
         self.monotonic_ns = monotonic_ns
         self.failure: BaseException | None = None
         self.groups = 0
@@ -277,7 +283,7 @@ class CommitQueue:
         it needs no mark (C4). A failure latches.
         """
         if (
-            self.must_sync
+            self._has_to_sync()
             or self._bound is not None
             or self._taker is not None
             or self.failure is not None
@@ -287,7 +293,7 @@ class CommitQueue:
             return False
         sequence = self.last + 1
         try:
-            self.log.write_one(batch, sequence, self.epoch, self.now_ms())
+            self.log.write_one(batch, sequence, self.epoch, self._clock.now_ms())
         except OSError as error:
             self._fail(error)
             return False
@@ -299,7 +305,12 @@ class CommitQueue:
     def settle_through(self) -> None:
         """The batch of enter_through() was applied."""
         log = self.log
-        self.point = (log.number, log.end, self.last, log.batch_epoch, log.chain)
+        if cython.compiled:  # numbers, stored in one step; who asks for `point` makes the tuple
+            self._number, self._end = log.number, log.end
+            self._epoch, self._chain = log.batch_epoch, log.chain
+            self._point = None
+        else:
+            self._point = (log.number, log.end, self.last, log.batch_epoch, log.chain)
         self.durable = self.committed = self.last
         self.groups += 1
 
@@ -331,6 +342,17 @@ class CommitQueue:
             self.stepwise = group.last
         if is_wide:
             group.everything = True
+
+    @property
+    def point(self) -> Point:
+        """Up to where the log is durable; always of one moment."""
+        point = self._point
+        if point is not None:
+            return point
+        number, end, durable, epoch, chain = (
+            self._number, self._end, self.durable, self._epoch, self._chain
+        )  # fmt: skip
+        return number, end, durable, epoch, chain
 
     @property
     def newest_epoch(self) -> int:
@@ -367,9 +389,11 @@ class CommitQueue:
     @property
     def must_sync(self) -> bool:
         """Whether what is written next has to be synced before it is acknowledged (C8)."""
-        return self.sync_each or (
-            self.sync_within_ns > 0 and self.monotonic_ns() - self.synced_ns > self.sync_within_ns
-        )
+        return self._has_to_sync()
+
+    def now_ms(self) -> int:
+        """The store's time, which frames are given."""
+        return self._clock.now_ms()
 
     def note_sync(self, began_ns: int) -> None:
         """The log was synced, beginning then."""
@@ -410,7 +434,7 @@ class CommitQueue:
                 self._fail(error)
             elif self.failure is None:
                 log = self.log
-                self.point = (log.number, log.end, group.last, log.batch_epoch, log.chain)
+                self._point = (log.number, log.end, group.last, log.batch_epoch, log.chain)
                 self.durable = group.last
                 self.groups += 1
                 if self._bound is None or self._bound >= group.last:
@@ -527,7 +551,7 @@ class CommitQueue:
         assert not self.pending_bytes, "appended and neither written nor refused"
         self.log = log
         self.last = self.durable = self.committed = sequence
-        self.point = (log.number, log.end, sequence, log.batch_epoch, log.chain)
+        self._point = (log.number, log.end, sequence, log.batch_epoch, log.chain)
         self.epoch = epoch
         self.stepwise = 0
         self._bound = self._held = self._tip = None
@@ -564,6 +588,11 @@ class CommitQueue:
             ) from self.failure
 
     # -- private, under the lock -----------------------------------------------------------------
+
+    def _has_to_sync(self) -> bool:
+        if self.sync_each or self.sync_within_ns <= 0:
+            return self.sync_each
+        return ask(self.monotonic_ns) - self.synced_ns > self.sync_within_ns
 
     def _hold(self, group: Group) -> None:
         """A group became durable, and there is a bound: its keys are held until that is past."""

@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from marram.storage.append cimport Appender
+from marram.storage.arguments cimport check_key, check_value, to_bytes
 from marram.storage.commit cimport CommitQueue
 from marram.storage.memory.engine cimport MemoryEngine
 from marram.storage.memory.space cimport Space

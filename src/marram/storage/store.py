@@ -78,7 +78,7 @@ class Store:
             recovered.epoch,
             sync_each=options.durability == "sync",
             sync_within_ns=options.sync_within_ns,
-            now_ms=self.clock.now_ms,
+            clock=self.clock,
             monotonic_ns=env.monotonic_ns,
         )
         self.lock = self.commit.lock

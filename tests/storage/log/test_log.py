@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from marram.coding.batch import encode, put
 from marram.env.faulty import Fault, FaultyEnv
 from marram.env.memory import MemoryEnv
+from marram.env.posix import PosixEnv
 from marram.errors import Corruption, Error, UnsupportedFormat
 from marram.storage.layout import log_path
 from marram.storage.log.format import (
@@ -143,6 +144,26 @@ def test_w4_a_log_written_through_memory_is_the_same_to_the_byte(sizes: list[int
     assert not log.fits(1)
     log.close()
     assert len(read_log(mapped)[0]) == len(sizes)
+
+
+def test_w5_a_machines_window_is_stored_into_and_given_up(tmp_path: pathlib.Path) -> None:
+    # Compiled code has a view of its own of such a window: release() fails where that is left.
+    env = PosixEnv()
+    written: list[bytes] = []
+    for name in ("called", "mapped"):
+        directory = str(tmp_path / name)
+        env.make_dir(directory)
+        log = LogWriter.create(env, directory, HEADER, 0)
+        log.is_mapped = name == "mapped"
+        for sequence, size in enumerate([0, 10, 500, 31_000, 33_000, 5_000] * 20, 11):
+            batch = batch_of(sequence, size)
+            log.reserve(len(batch))
+            log.write([batch], sequence, 3, 1000 + sequence)
+        log.trim()
+        assert not log.fits(1)
+        log.close()
+        written.append((tmp_path / name / "logfile.7").read_bytes())
+    assert written[0] == written[1]
 
 
 def test_w4_small_frames_need_no_call_while_the_window_has_room() -> None:

@@ -10,6 +10,7 @@ from marram.coding.batch import KEYSPACES
 from marram.storage.entry import Entry, Stored
 from marram.storage.lsm import counts
 from marram.storage.lsm.memtable import GONE, Memtable, RangeSet, Tally
+from marram.storage.memory.space import Space
 from marram.storage.sstable.block import stored_key
 from marram.storage.sstable.ranges import RangeDeletion
 
@@ -24,10 +25,18 @@ def memtable_with(**held: Stored) -> Memtable:
     """A memtable in which keys were written; all of them unsure."""
     memtable = Memtable(0)
     for name, value in held.items():
-        key = name.encode()
-        before = memtable.spaces[0].put(key, value, 1, -1)
-        memtable.tallies[0].note(key, before, value)
+        write(memtable, name.encode(), value)
     return memtable
+
+
+def write(memtable: Memtable, key: bytes, value: Stored) -> None:
+    before = memtable.spaces[0].put(key, value, 1, -1)
+    memtable.tallies[0].note(key, before, value)
+
+
+def clear(memtable: Memtable) -> None:
+    memtable.spaces[0] = space = Space()
+    memtable.tallies[0] = Tally(space.map, cleared=True)
 
 
 def behind_of(*maps: dict[bytes, Stored]) -> counts.Behind:
@@ -76,14 +85,14 @@ def test_what_was_looked_up_is_not_looked_up_again() -> None:
 
 def test_t1_a_cleared_tally_hides_all_behind_it() -> None:
     newest, cleared, oldest = memtable_with(a=b"1"), memtable_with(), memtable_with(b=b"1")
-    cleared.tallies[0] = Tally(cleared=True)
-    cleared.tallies[0].note(b"c", None, b"1")
+    clear(cleared)
+    write(cleared, b"c", b"1")
     memtables = [newest, cleared, oldest]
     behind = behind_of({}, {}, {})
 
     assert counts.provisional(memtables, base_of(None), 0) == ((2, 0), 1)
     assert counts.resolve(memtables, base_of(None), 0, behind, no_scan) == (2, 0)
-    assert b"b" in oldest.tallies[0].unsure, "nobody asked for it"
+    assert oldest.tallies[0].unsure() == [b"b"], "nobody asked for it"
 
 
 def test_what_is_not_known_is_counted_once() -> None:
@@ -186,9 +195,8 @@ def test_t2_only_the_oldest_memtable_with_the_key_had_the_row_behind_it() -> Non
 
 def test_t2_behind_a_cleared_memtable_nothing_changes_in_front() -> None:
     cleared = memtable_with()
-    cleared.tallies[0] = Tally(cleared=True)
-    cleared.spaces[0].put(b"k", b"new", 2, -1)
-    cleared.tallies[0].note(b"k", None, b"new")
+    clear(cleared)
+    write(cleared, b"k", b"new")
 
     counts.take_expired([cleared], base_of((1, 1)), stored_key(0, b"k"))
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marram.storage.engine import SLICE_KEYS
-from marram.storage.entry import Entry
+from marram.storage.entry import Entry, Stored
 from marram.storage.lsm.memtable import (
     GONE,
     KEY_OVERHEAD,
@@ -212,41 +212,72 @@ def test_rows_at_a_position_are_those_of_then() -> None:
 
 
 def test_b4_a_key_that_comes_is_counted_and_unsure_once() -> None:
-    tally = Tally()
+    held: dict[bytes, Stored] = {}
+    tally = Tally(held)
 
-    tally.note(b"k", None, b"1")
-    tally.note(b"k", b"1", Entry(b"2", 50, 0))
+    change(tally, held, b"k", b"1")
+    change(tally, held, b"k", Entry(b"2", 50, 0))
 
-    assert (tally.keys, tally.volatile, list(tally.unsure)) == (1, 1, [b"k"])
+    assert (tally.keys, tally.volatile, tally.unsure()) == (1, 1, [b"k"])
 
 
 def test_b4_a_deletion_takes_off_what_the_memtable_itself_added() -> None:
-    tally = Tally()
+    held: dict[bytes, Stored] = {}
+    tally = Tally(held)
 
-    tally.note(b"k", None, Entry(b"1", 50, 0))
-    tally.note(b"k", Entry(b"1", 50, 0), GONE)
-    tally.note(b"gone", None, GONE)
+    change(tally, held, b"k", Entry(b"1", 50, 0))
+    change(tally, held, b"k", GONE)
+    change(tally, held, b"gone", GONE)
 
     assert (tally.keys, tally.volatile) == (0, 0)
-    tally.note(b"gone", GONE, b"again")
+    change(tally, held, b"gone", b"again")
     assert tally.keys == 1
-    assert set(tally.unsure) == {b"k", b"gone"}, "what is behind them is still to be taken off"
+    assert set(tally.unsure()) == {b"k", b"gone"}, "what is behind them is still to be taken off"
 
 
 def test_b4_behind_a_cleared_keyspace_there_is_nothing_to_be_unsure_of() -> None:
-    tally = Tally(cleared=True)
+    held: dict[bytes, Stored] = {}
+    tally = Tally(held, cleared=True)
 
-    tally.note(b"k", None, b"1")
+    change(tally, held, b"k", b"1")
 
-    assert (tally.keys, tally.unsure) == (1, {})
+    assert (tally.keys, tally.unsure_count, tally.unsure()) == (1, 0, [])
+    assert not tally.is_unsure(b"k")
 
 
 def test_b4_what_a_range_deletion_takes_out_is_taken_off_and_sure() -> None:
-    tally = Tally()
-    tally.note(b"a", None, Entry(b"1", 50, 0))
-    tally.note(b"b", None, GONE)
+    held: dict[bytes, Stored] = {}
+    tally = Tally(held)
+    change(tally, held, b"a", Entry(b"1", 50, 0))
+    change(tally, held, b"b", GONE)
 
-    tally.forget(b"a", Entry(b"1", 50, 0))
-    tally.forget(b"b", GONE)
+    for key in (b"a", b"b"):
+        tally.forget(key, held.pop(key))
 
-    assert (tally.keys, tally.volatile, tally.unsure) == (0, 0, {})
+    assert (tally.keys, tally.volatile, tally.unsure_count, tally.unsure()) == (0, 0, 0, [])
+
+
+def test_b4_what_came_since_all_were_sure_is_unsure() -> None:
+    held: dict[bytes, Stored] = {}
+    tally = Tally(held)
+    for key in (b"a", b"b", b"c"):
+        change(tally, held, key, b"1")
+    tally.make_all_sure()
+
+    change(tally, held, b"b", b"2")
+    assert (tally.unsure_count, tally.unsure()) == (0, [])
+    change(tally, held, b"d", b"1")
+    assert (tally.unsure_count, tally.unsure()) == (1, [b"d"])
+    tally.forget(b"a", held.pop(b"a"))
+    change(tally, held, b"a", b"1")
+
+    assert (tally.unsure_count, tally.unsure()) == (2, [b"a", b"d"])
+    assert [key for key in held if tally.is_unsure(key)] == [b"d", b"a"]
+    tally.make_sure(b"a")
+    assert (tally.unsure_count, tally.unsure()) == (1, [b"d"])
+
+
+def change(tally: Tally, held: dict[bytes, Stored], key: bytes, value: Stored) -> None:
+    before = held.get(key)
+    held[key] = value
+    tally.note(key, before, value)

@@ -114,7 +114,7 @@ def lsm_state(engine: Any) -> list[Any]:
         space._check()
         counts = {name: getattr(tally, name) for name in ("keys", "volatile", "cleared", "vague")}
         order = space.order.chunk(b"", None, 1000)
-        found.append((space.map, order, space.data_bytes, counts, tally.unsure))
+        found.append((space.map, order, space.data_bytes, counts, sorted(tally.unsure())))
     return found
 
 

@@ -1,7 +1,8 @@
 cimport cython
 
 from marram.coding.checksum cimport crc32_short, number_seed, reseeded
-from marram.storage.log.format cimport frame_head, frame_of
+from marram.coding.raw cimport place
+from marram.storage.log.format cimport frame_head, frame_of, put_frame
 
 cdef Py_ssize_t _SPARE
 cdef Py_ssize_t _FRAME_SIZE
@@ -18,10 +19,13 @@ cdef class FrameWriter:
     cdef unsigned int _seed
     cdef unsigned int _checksum
     cdef object _window
+    cdef unsigned char[::1] _memory
     cdef long long _window_start
     cdef long long _window_stop
 
-    @cython.locals(seed="unsigned int", checksum="unsigned int")
+    @cython.locals(
+        stop="long long", seed="unsigned int", checksum="unsigned int", at="long long"
+    )
     cpdef write_frame(
         self, bytes payload, unsigned char kind, unsigned int count, unsigned long long first,
         unsigned long long epoch, unsigned long long time_ms

@@ -4,7 +4,7 @@ Owns the arithmetic; the numbers themselves are the memtables' tallies (memtable
 what the tables hold, by physical keyspace: (keys, keys with a deadline), or None for not known.
 
 A write cannot afford to read what it replaces. So a key that comes to a memtable is counted as new,
-and noted as unsure; who asks for the count has the unsure ones looked up. A flush looks them up too
+and is unsure; who asks for the count has the unsure ones looked up. A flush looks them up too
 where anybody asked since the one before; else the count is not known any more, and the next who
 asks has all keys counted, once.
 
@@ -47,7 +47,7 @@ def provisional(
             return None, unsure
         keys += tally.keys
         volatile += tally.volatile
-        unsure += len(tally.unsure)
+        unsure += tally.unsure_count
         if tally.cleared:
             return (keys, volatile), unsure
     known = base[keyspace]
@@ -86,10 +86,10 @@ def resolve(
         if tally.vague:
             found = count_from(number)
             tally.keys, tally.volatile = found[0] - keys, found[1] - volatile
-            tally.unsure.clear()
+            tally.make_all_sure()
             tally.vague = False
         else:
-            for key in sorted(tally.unsure):
+            for key in sorted(tally.unsure()):
                 settle(memtables[number], keyspace, key, behind(number, key))
         keys += tally.keys
         volatile += tally.volatile
@@ -99,8 +99,8 @@ def resolve(
 def settle(memtable: Memtable, keyspace: int, key: bytes, held: Stored | None) -> None:
     """Say what is held of an unsure key behind its memtable."""
     tally = memtable.tallies[keyspace]
-    if key in tally.unsure:
-        del tally.unsure[key]
+    if tally.is_unsure(key):
+        tally.make_sure(key)
         # What a range deletion of the memtable hides was counted off with the range.
         hidden = bool(memtable.ranges) and memtable.ranges.cover(keyspace, key)
         if held is not None and held is not GONE and not hidden:
@@ -122,7 +122,7 @@ def take_expired(memtables: Sequence[Memtable], base: list[Counts], row: bytes) 
         if tally.cleared:
             return
         if key in memtable.spaces[keyspace].map:
-            if key not in tally.unsure:  # it took the row off, which is not there to be taken off
+            if not tally.is_unsure(key):  # it took the row off, which is not there to be taken off
                 tally.keys += 1
                 tally.volatile += 1
             return

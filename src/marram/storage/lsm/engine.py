@@ -50,6 +50,7 @@ from marram.storage.lsm.tables import Tables, check_files, remove_orphans
 from marram.storage.lsm.version import TableMeta, Version, VersionEdit
 from marram.storage.memory.space import Link, Space
 from marram.storage.options import Options
+from marram.storage.putting import TakesPuts
 from marram.storage.sstable.ranges import RangeDeletion
 
 
@@ -99,7 +100,7 @@ class SwapUndo(NamedTuple):
 Undo = list[KeyUndo | RangeUndo | SwapUndo]
 
 
-class LsmEngine:
+class LsmEngine(TakesPuts):
     """A tree of tables, and what was not flushed to it yet."""
 
     __slots__ = (
@@ -197,10 +198,8 @@ class LsmEngine:
 
     def put(self, keyspace: int, key: bytes, held: Stored, sequence: int) -> None:
         """apply() of a single PUT, without the tuple."""
-        memtable = self.tree.active
-        physical = self.spaces[keyspace].number
-        before = memtable.spaces[physical].put(key, held, sequence, memtable.pins.newest)
-        memtable.tallies[physical].note(key, before, held)
+        space: LsmSpace = self.spaces[keyspace]
+        self._hold(space.number, key, held, sequence)
 
     def put_many(
         self, keyspace: int, keys: list[bytes], values: list[Stored], sequence: int
@@ -624,10 +623,16 @@ class LsmEngine:
         return held
 
     def _set(self, physical: int, key: bytes, held: Stored, sequence: int) -> KeyUndo:
+        return KeyUndo(physical, key, self._hold(physical, key, held, sequence))
+
+    def _hold(self, physical: int, key: bytes, held: Stored, sequence: int) -> Stored | None:
+        """Have the active memtable hold it; returns what that said of the key before."""
         memtable = self.tree.active
-        before = memtable.spaces[physical].put(key, held, sequence, memtable.pins.newest)
-        memtable.tallies[physical].note(key, before, held)
-        return KeyUndo(physical, key, before)
+        space: Space = memtable.spaces[physical]
+        tally: Tally = memtable.tallies[physical]
+        before = space.put(key, held, sequence, memtable.pins.newest)
+        tally.note(key, before, held)
+        return before
 
     def _restore(self, memtable: Memtable, step: KeyUndo, sequence: int) -> None:
         space, tally = memtable.spaces[step.physical], memtable.tallies[step.physical]
@@ -635,7 +640,7 @@ class LsmEngine:
             space.delete(step.key, sequence, memtable.pins.newest)
         else:
             space.put(step.key, step.before, sequence, memtable.pins.newest)
-        tally.unsure.pop(step.key, None)
+        tally.make_sure(step.key)
         tally.vague = True  # seldom done, so it may cost whoever asks for the count a scan
 
     def _delete_range(
@@ -650,8 +655,8 @@ class LsmEngine:
         memtable.ranges = memtable.ranges.with_range(RangeDeletion(physical, start, stop, sequence))
         if is_all:
             # Snapshots hold the old Space itself, so clearing costs nothing.
-            memtable.spaces[physical] = Space()
-            memtable.tallies[physical] = Tally(cleared=True)
+            memtable.spaces[physical] = space = Space()
+            memtable.tallies[physical] = Tally(space.map, cleared=True)
             return
         while keys := space.order.chunk(start, stop, 1000):
             for key in keys:

@@ -138,14 +138,14 @@ class LsmGeneration:
         """Look up the keys that were counted as new, where the count is wanted (counts.py)."""
         engine = self._engine
         tree = engine.tree
-        unsure = sum(len(t.unsure) for memtable in self._memtables for t in memtable.tallies)
+        unsure = sum(t.unsure_count for memtable in self._memtables for t in memtable.tallies)
         if not (self._count_asked or unsure <= _SETTLE_ALWAYS):
             return
         first = len(tree.frozen) - len(self._memtables)
         for keyspace in range(KEYSPACES):
             for number, memtable in enumerate(self._memtables, first + 1):
                 tally = memtable.tallies[keyspace]
-                keys = sorted(tally.unsure)
+                keys = sorted(tally.unsure())
                 for at in range(0, len(keys), _SETTLE_KEYS):
                     check()
                     # While compactions wait: one could take a row away that was just found.

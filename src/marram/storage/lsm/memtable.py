@@ -10,7 +10,8 @@ B2  range deletions hide what is behind the memtable, never what is in its map: 
     and in their range was taken out when they came.
 B3  a frozen memtable does not change any more, but for versions that nobody may see any longer.
     Its maps do not even then: a flush reads them where they are (sstable/frozen.py Z1).
-B4  tallies[n] says how the memtable changes the counts of physical keyspace n (counts.py).
+B4  tallies[n] says how the memtable changes the counts of physical keyspace n (counts.py), by the
+    map of spaces[n].
 B5  leaned_ms is no later than the deadline of any row behind it that an EXPIRE or a PATCH took its
     value from: the log does not hold that value, so a replay will need the row (engine.py X6).
 
@@ -34,8 +35,9 @@ from marram.storage.sstable.ranges import RangeDeletion
 GONE = Entry(b"", 0, TOMBSTONE)
 """What a deleted key holds in a memtable."""
 
-KEY_OVERHEAD = 260
-"""Estimated bytes a key costs beyond its own: slots in two dicts, its place in order, objects."""
+KEY_OVERHEAD = 200
+"""Estimated bytes a key costs beyond its own: a slot in a dict, its place in order, objects, 150 to
+175 in all; and where somebody asks for counts, one in a set of those that were looked up."""
 
 MAX_RANGES = 1024
 """Range deletions after which a memtable is to be flushed: each one costs look-ups time."""
@@ -97,35 +99,74 @@ class RangeSet:
 class Tally:
     """What a memtable changes in the counts of one physical keyspace (counts.py).
 
-    keys, volatile: to be added to what is behind. unsure: keys that were counted as if nothing
-    behind the memtable held them. cleared: what is behind counts for nothing. vague: what is to
-    be added is not known.
+    keys, volatile: to be added to what is behind. cleared: what is behind counts for nothing.
+    vague: what is to be added is not known.
+
+    Keys that were counted as if nothing behind the memtable held them are *unsure*. Nearly always
+    these are all it has, so the others are noted, in `_sure`: a new key costs nothing then.
     """
 
-    __slots__ = ("cleared", "keys", "unsure", "vague", "volatile")
+    __slots__ = ("_map", "_sure", "cleared", "keys", "vague", "volatile")
 
-    def __init__(self, *, cleared: bool = False) -> None:
+    def __init__(self, held: dict[bytes, Stored], *, cleared: bool = False) -> None:
+        """held: the space's map, which changes before note() and forget() are told."""
         self.keys = 0
         self.volatile = 0
-        self.unsure: dict[bytes, None] = {}
         self.cleared = cleared
         self.vague = False
+        self._map = held
+        self._sure: set[bytes] = set()  # keys of the map; none where it is cleared: all are sure
+
+    @property
+    def unsure_count(self) -> int:
+        """How many keys are unsure."""
+        return 0 if self.cleared else len(self._map) - len(self._sure)
+
+    def unsure(self) -> list[bytes]:
+        """The keys that are unsure, the newest first; O(1) for each key that is newer or unsure."""
+        found: list[bytes] = []
+        missing = self.unsure_count
+        if not missing:
+            return found
+        # From the end: what came since all were looked up is there, where somebody asks often.
+        for key in reversed(self._map):
+            if key not in self._sure:
+                found.append(key)
+                if len(found) == missing:
+                    break
+        return found
+
+    def is_unsure(self, key: bytes) -> bool:
+        """Whether a key is."""
+        return not self.cleared and key in self._map and key not in self._sure
+
+    def make_sure(self, key: bytes) -> None:
+        """What is behind the memtable was looked up, or is to be counted otherwise."""
+        if key in self._map:
+            if not self.cleared:
+                self._sure.add(key)
+        else:
+            self._sure.discard(key)
+
+    def make_all_sure(self) -> None:
+        """make_sure() of every key."""
+        if not self.cleared:
+            self._sure.update(self._map)
 
     def note(self, key: bytes, before: Stored | None, after: Stored) -> None:
         """Count a change of what the memtable says of a key; before None: nothing."""
-        if before is None:
-            if not self.cleared:
-                self.unsure[key] = None
-        elif before is not GONE:
+        if before is not None and before is not GONE:
             self.keys -= 1
             self.volatile -= deadline_of(before) != 0
-        if after is not GONE:
+        if type(after) is bytes:
+            self.keys += 1
+        elif after is not GONE:
             self.keys += 1
             self.volatile += deadline_of(after) != 0
 
     def forget(self, key: bytes, before: Stored) -> None:
         """Count that the memtable says nothing of a key any more; a range deletion hides it."""
-        self.unsure.pop(key, None)
+        self._sure.discard(key)
         if before is not GONE:
             self.keys -= 1
             self.volatile -= deadline_of(before) != 0
@@ -142,7 +183,7 @@ class Memtable:
         self.leaned_ms = _NEVER_MS
         self.spaces: list[Space] = [Space() for _ in range(KEYSPACES)]
         self.ranges = RangeSet()
-        self.tallies = [Tally() for _ in range(KEYSPACES)]
+        self.tallies = [Tally(space.map) for space in self.spaces]
         self.pins = Pins()
 
     def __bool__(self) -> bool:

@@ -23,7 +23,7 @@ from marram.coding.batch import (
 )
 from marram.storage.entry import Stored, stored
 from marram.storage.log.reader import BatchSink
-from marram.storage.lsm.memtable import GONE
+from marram.storage.lsm.memtable import GONE, Tally
 from marram.storage.memory.replay import SpaceReplay
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class LsmReplay(BatchSink):
 
     def _set(self, physical: int, key: bytes, held: Stored) -> None:
         space: SpaceReplay = self._spaces[physical]
-        self._tallies[physical].note(key, space.store(key, held), held)
+        tally: Tally = self._tallies[physical]
+        tally.note(key, space.store(key, held), held)
 
     def _apply(self, change: Change, sequence: int) -> None:
         kind, keyspace, key, value, number, type_ = change

@@ -3,9 +3,10 @@ from libc.stdint cimport int64_t
 
 from marram.storage.memory.pins cimport Pins
 from marram.storage.memory.space cimport Space
+from marram.storage.putting cimport TakesPuts
 
 
-cdef class MemoryEngine:
+cdef class MemoryEngine(TakesPuts):
     cdef public list spaces
     cdef public int64_t pinned
     cdef readonly Pins _pins

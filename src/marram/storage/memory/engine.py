@@ -33,6 +33,7 @@ from marram.storage.log.writer import GROW_MAX
 from marram.storage.memory.pins import Pins
 from marram.storage.memory.replay import MemoryReplay
 from marram.storage.memory.space import Link, Space
+from marram.storage.putting import TakesPuts
 
 
 class KeyUndo(NamedTuple):
@@ -56,7 +57,7 @@ KEY_OVERHEAD = 160
 """Estimated bytes a key costs beyond its bytes: dict slot, objects, order."""
 
 
-class MemoryEngine:
+class MemoryEngine(TakesPuts):
     """The whole map in memory. pinned: the newest live snapshot's position, or -1."""
 
     __slots__ = ("_limit_bytes", "_pins", "pinned", "spaces")

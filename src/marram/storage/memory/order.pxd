@@ -1,9 +1,8 @@
 cimport cython
 
-from marram.coding.raw cimport close_gap, open_gap
+from marram.coding.raw cimport close_gap, head, insert_into, let_go, open_gap, order, resized
 
 cdef bint _HAS_HEADS
-cdef Py_ssize_t _HEAD
 cdef Py_ssize_t _PATIENCE
 
 @cython.final
@@ -12,20 +11,20 @@ cdef class Run:
     cdef public list values
     cdef public Py_ssize_t unread
     cdef bytes _common
-    cdef unsigned int[::1] _heads
+    cdef unsigned long long* _heads
+    cdef Py_ssize_t _room
 
     @cython.locals(
-        keys=list, low=Py_ssize_t, high=Py_ssize_t, middle=Py_ssize_t, order=int,
-        heads="unsigned int[::1]", head="unsigned int"
+        keys=list, low=Py_ssize_t, high=Py_ssize_t, middle=Py_ssize_t, beside=int,
+        heads="unsigned long long*", mine="unsigned long long", other=bytes
     )
     cpdef Py_ssize_t find(self, bytes key) except -1
 
-    @cython.locals(size=Py_ssize_t, heads="unsigned int[::1]")
+    @cython.locals(size=Py_ssize_t)
     cpdef insert(self, Py_ssize_t at, bytes key, object held=*)
 
     cpdef extend(self, list keys)
 
-    @cython.locals(size=Py_ssize_t, heads="unsigned int[::1]")
     cpdef remove(self, Py_ssize_t at)
 
     cpdef replace(self, Py_ssize_t at, bytes key)
@@ -34,20 +33,16 @@ cdef class Run:
     cpdef Run split(self, Py_ssize_t at)
 
     @cython.locals(
-        keys=list, size=Py_ssize_t, skip=Py_ssize_t, at=Py_ssize_t, heads="unsigned int[::1]",
-        common=bytes
+        keys=list, size=Py_ssize_t, at=Py_ssize_t, heads="unsigned long long*", common=bytes,
+        key=bytes
     )
     cdef _index(self)
 
-    @cython.locals(at=Py_ssize_t, heads="unsigned int[::1]", old="unsigned int[::1]")
+    @cython.locals(room=Py_ssize_t)
     cdef _make_room(self, Py_ssize_t size)
 
 
-@cython.locals(head="unsigned int", size=Py_ssize_t, at=Py_ssize_t)
-cdef unsigned int _head(bytes key, Py_ssize_t skip) except? 0
-
-@cython.locals(size=Py_ssize_t, at=Py_ssize_t)
-cdef int _compare(bytes key, bytes common) except -2
+cdef int _compare(bytes key, bytes common)
 
 @cython.locals(size=Py_ssize_t, at=Py_ssize_t)
 cdef bytes _shared(bytes first, bytes last)

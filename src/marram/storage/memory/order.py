@@ -6,7 +6,7 @@ than a block, so nothing holds the interpreter lock for the size of the set.
 
 O1  the blocks hold each key once, ascending, and no block is empty.
 O2  _lasts.keys[i] is the last key of _blocks[i].
-O3  where a run has heads, _heads[i] is the four bytes of keys[i] that follow `_common`, which all
+O3  where a run has heads, _heads[i] is the eight bytes of keys[i] that follow `_common`, which all
     its keys begin with. So heads ascend, and only keys with equal heads have to be compared.
 O4  where a block has values, values[i] is what the map holds for keys[i]: who changes the map says
     so by add(), remove() or follow(). `_followed` is how many blocks have them.
@@ -21,7 +21,6 @@ Threading: the caller serializes everything (storage/store.py's lock).
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
@@ -32,17 +31,15 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined
-    from marram.coding.raw import close_gap, open_gap
+    from marram.coding.raw import close_gap, head, insert_into, let_go, open_gap, order, resized
 
 # Swept 128..4096 with 1 M random 16-byte keys: flat from 512 to 1500.
 BLOCK_KEYS = 512
 
 # A bisection compares twenty keys, wherever they lie in memory: twenty cache misses. Heads lie side
-# by side. Interpreted, the loops over them would cost more than the misses.
+# by side. With eight bytes they nearly always differ: four are only four decimal digits.
+# Interpreted, the loops over them would cost more than the misses.
 _HAS_HEADS = cython.compiled
-
-_HEAD = 4  # bytes
-_NO_HEADS = memoryview(array("I"))
 
 # Values changed for each key of a block before it lets go of them.
 _PATIENCE = 2
@@ -51,7 +48,7 @@ _PATIENCE = 2
 class Run:
     """Keys in ascending order, few enough to be moved at every change; maybe with their values."""
 
-    __slots__ = ("_common", "_heads", "keys", "unread", "values")
+    __slots__ = ("_common", "_heads", "_room", "keys", "unread", "values")
 
     def __init__(self, keys: list[bytes], values: list[Any] | None = None) -> None:
         """keys: distinct and ascending; values: theirs. The lists are the run's from now on."""
@@ -61,51 +58,59 @@ class Run:
         if _HAS_HEADS:
             self._index()
 
+    def __dealloc__(self) -> None:
+        """Only ever compiled: the interpreter calls no method of this name."""
+        let_go(self._heads)
+
     def find(self, key: bytes) -> int:
         """How many keys are less than `key`."""
         keys = self.keys
         if not _HAS_HEADS:
             return bisect_left(keys, key)
         low, high = 0, len(keys)
-        order = _compare(key, self._common)
-        if order:
-            return low if order < 0 else high
+        beside = _compare(key, self._common)
+        if beside:
+            return low if beside < 0 else high
         heads = self._heads
-        head = _head(key, len(self._common))
+        mine = head(key, len(key), len(self._common))
         while low < high:
             middle = (low + high) >> 1
-            if heads[middle] < head:
+            if heads[middle] < mine:
                 low = middle + 1
             else:
                 high = middle
-        # Nearly always no key has this head, or one: then that decides.
+        # Nearly always no key has this head; else those that have it are compared.
         high = len(keys)
-        if low == high or heads[low] != head or keys[low] >= key:
+        if low == high or heads[low] != mine:
             return low
-        while low < high:  # from here on the first key with a greater head, or the end
+        while low < high:
             middle = (low + high) >> 1
-            if heads[middle] == head:
+            if heads[middle] > mine:
+                high = middle
+                continue
+            other = keys[middle]
+            if order(other, len(other), key, len(key)) < 0:
                 low = middle + 1
             else:
                 high = middle
-        return bisect_left(keys, key, 0, high)
+        return low
 
     def insert(self, at: int, key: bytes, held: Any = None) -> None:
         """Put a key in its place, at = find(key), and what it holds where there are values."""
-        size = len(self.keys)
-        self.keys.insert(at, key)
-        if self.values is not None:
-            self.values.insert(at, held)
         if not _HAS_HEADS:
+            self.keys.insert(at, key)
             return
+        size = len(self.keys)
+        insert_into(self.keys, at, key)
+        if self.values is not None:
+            insert_into(self.values, at, held)
         if _compare(key, self._common):
             self._index()
             return
-        if size == len(self._heads):
+        if size == self._room:
             self._make_room(size)
-        heads = self._heads
-        open_gap(heads, at, size)
-        heads[at] = _head(key, len(self._common))
+        open_gap(self._heads, at, size)
+        self._heads[at] = head(key, len(key), len(self._common))
 
     def extend(self, keys: list[bytes]) -> None:
         """Add keys behind all others; there are no values."""
@@ -128,7 +133,7 @@ class Run:
             if _compare(key, self._common):
                 self._index()
             else:
-                self._heads[at] = _head(key, len(self._common))
+                self._heads[at] = head(key, len(key), len(self._common))
 
     def split(self, at: int) -> Run:
         """Take out the keys from `at` on, as a run of their own."""
@@ -148,54 +153,40 @@ class Run:
         keys = self.keys
         size = len(keys)
         self._common = common = _shared(keys[0], keys[size - 1]) if size else b""
-        skip = len(common)
-        self._heads = _NO_HEADS
         self._make_room(0 if size < 4 else size)
-        heads = self._heads
+        heads = self._heads  # type: ignore[has-type]
         for at in range(size):
-            heads[at] = _head(keys[at], skip)
+            key = keys[at]
+            heads[at] = head(key, len(key), len(common))
 
     def _make_room(self, size: int) -> None:
-        """Move the heads to where there is room for more than `size`."""
-        heads = memoryview(array("I", bytes(_HEAD * (size + size // 4 + 4))))
-        old = self._heads
-        for at in range(len(old)):
-            heads[at] = old[at]
-        self._heads = heads
+        """Have room for more heads than `size`, or for four; those that are there stay."""
+        room = size + size // 4 + 4
+        self._heads = resized(self._heads, room)  # type: ignore[has-type]
+        self._room = room
 
     def _check(self) -> None:
         """Verify O3."""
         if _HAS_HEADS:
             skip = len(self._common)
             assert all(key.startswith(self._common) for key in self.keys), "O3: common"
-            heads = [
-                int.from_bytes(key[skip:][:_HEAD].ljust(_HEAD, b"\0"), "big") for key in self.keys
-            ]
-            assert list(self._heads[: len(heads)]) == heads, "O3: heads"
-
-
-def _head(key: bytes, skip: int) -> int:
-    """The four bytes after the first `skip`, as a number that sorts as they do; zeros for none."""
-    head, size = 0, len(key)
-    for at in range(skip, skip + _HEAD):
-        head = head << 8 | (key[at] if at < size else 0)
-    return head
+            assert len(self.keys) <= self._room, "O3: room"
+            for at, key in enumerate(self.keys):
+                mine = int.from_bytes(key[skip:][:8].ljust(8, b"\0"), "big")
+                assert self._heads[at] == mine, "O3: heads"
 
 
 def _compare(key: bytes, common: bytes) -> int:
-    """How `key` sorts beside all that begins with `common`: -1 before, 1 after, 0 it does, too."""
-    size = len(key)
-    for at in range(len(common)):
-        if at >= size or key[at] < common[at]:
-            return -1
-        if key[at] > common[at]:
-            return 1
-    return 0
+    """How `key` sorts beside all that begins with `common`: < 0 before, > 0 after, 0 it does, too.
+
+    Only ever compiled: see _HAS_HEADS.
+    """
+    return order(key, min(len(key), len(common)), common, len(common))
 
 
 def _shared(first: bytes, last: bytes) -> bytes:
-    """What two keys, and so all between them, begin with."""
-    size = min(len(first), len(last))
+    """What two keys, and so all between them, begin with, but for the last bytes a head takes."""
+    size = min(len(first), len(last)) - 8
     at = 0
     while at < size and first[at] == last[at]:
         at += 1

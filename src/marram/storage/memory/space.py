@@ -227,7 +227,7 @@ class Space:
         if pinned >= 0:
             self._remember(key, before, sequence, pinned)
         if before is None:
-            if key in self.ghosts:
+            if self.ghosts and key in self.ghosts:
                 self.ghosts.discard(key)
                 self.order.follow(key, held)
             else:

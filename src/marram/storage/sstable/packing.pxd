@@ -3,7 +3,7 @@
 cimport cython
 
 from marram.coding.checksum cimport crc32_run, number_run
-from marram.coding.raw cimport bytes_at, order, put_bytes, put_u32, put_u64, size_at, view
+from marram.coding.raw cimport bytes_at, order, put_u32, put_u64, put_view, size_at, view
 from marram.storage.sstable.frozen cimport FrozenMap
 
 cdef Py_ssize_t _MOST_BLOCKS, _KEY_RATIO, _LONG_BLOCK, _ENDS, _NUMBER

@@ -30,7 +30,7 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are inlined, or C
-    from marram.coding.raw import bytes_at, order, put_bytes, put_u32, put_u64, size_at, view
+    from marram.coding.raw import bytes_at, order, put_u32, put_u64, put_view, size_at, view
 
     number_run = number_seed
 
@@ -246,8 +246,8 @@ class Packing:
             place = places[row]
             key, value = keys[place], values[place]
             key_size, value_size = size_at(key), size_at(value)
-            put_bytes(room, key_at + key_end, bytes_at(key), key_size)
-            put_bytes(room, value_at + value_end, bytes_at(value), value_size)
+            put_view(room, key_at + key_end, bytes_at(key), key_size)
+            put_view(room, value_at + value_end, bytes_at(value), value_size)
             key_end += key_size
             value_end += value_size
             put_u32(room, key_end_at + 4 * (row - start), key_end)
@@ -332,8 +332,8 @@ def payload_of(
     key_end = value_end = 0
     for row in range(start, stop):
         key, value = keys[row], values[row]
-        put_bytes(room, key_at + key_end, view(key, 0, len(key)), len(key))
-        put_bytes(room, value_at + value_end, view(value, 0, len(value)), len(value))
+        put_view(room, key_at + key_end, view(key, 0, len(key)), len(key))
+        put_view(room, value_at + value_end, view(value, 0, len(value)), len(value))
         key_end += len(key)
         value_end += len(value)
         put_u32(room, _COLUMNS_AT + 4 * (row - start), key_end)
