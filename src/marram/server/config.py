@@ -344,7 +344,7 @@ class ServerConfig:
     )  # fmt: skip
     huge_pages: bool = _option(
         True, SWITCH, "hold keys and values in huge pages, where the kernel has them: a look-up "
-        "among many keys is a quarter faster",
+        "among a million keys takes up to a quarter less",
     )  # fmt: skip
     compression: str = _option(
         "none", TEXT, "how checkpoints, and the tables of lsm, are compressed; zstd needs Python "
