@@ -1,7 +1,7 @@
 cimport cython
 
 from marram.coding.checksum cimport crc32_run, place_seed
-from marram.coding.raw cimport put_bytes, put_u32, put_u64
+from marram.coding.raw cimport put_u32, put_u64
 
 cdef Py_ssize_t _FRAME_CHECKED
 cdef Py_ssize_t _HEADER_SIZE
@@ -9,7 +9,6 @@ cdef Py_ssize_t _SIZE_MAX
 cdef unsigned int _CHECKSUM_KIND
 cdef unsigned int _MAGIC
 
-@cython.locals(frame=bytearray)
 cpdef frame_of(
     bytes payload,
     unsigned char kind,
@@ -35,22 +34,8 @@ cpdef frame_head(
     unsigned int payload_sum,
 )
 
-# Not checked: `memory` has room for a header and the payload, whose size is below 2**32.
-cdef void put_frame(
-    unsigned char* memory,
-    bytes payload,
-    unsigned char kind,
-    unsigned int batch_count,
-    unsigned long long first_sequence,
-    unsigned long long epoch,
-    unsigned long long time_ms,
-    unsigned long long synced,
-    unsigned int seed,
-    unsigned int payload_sum,
-) noexcept
-
-# Likewise, of a header alone.
-cdef void _put_head(
+# Not checked: `memory` has room for a header.
+cdef void put_head(
     unsigned char* memory,
     unsigned int size,
     unsigned char kind,

@@ -31,7 +31,7 @@ else:
 
 if not cython.compiled:  # else they are C's
     from marram.coding.checksum import crc32_run
-    from marram.coding.raw import put_bytes, put_u32, put_u64
+    from marram.coding.raw import put_u32, put_u64
 
 # magic, format version u16, checksum kind u8, zero u8, store id, file number u64,
 # end of the previous log u64, last sequence number before this log u64, epoch u64, checksum u32
@@ -233,18 +233,10 @@ def frame_of(
     payload_sum: int,
 ) -> bytes | bytearray:
     """pack_frame(), for the place whose seed it is (F1); payload_sum: crc32(payload, seed)."""
-    size = len(payload)
-    if not cython.compiled or size > _SIZE_MAX:
-        head = frame_head(
-            size, kind, batch_count, first_sequence, epoch, time_ms, synced, seed, payload_sum
-        )
-        return head + payload
-    frame = bytearray(_HEADER_SIZE + size)
-    put_frame(
-        frame, payload, kind, batch_count, first_sequence, epoch, time_ms, synced, seed,
-        payload_sum,
-    )  # fmt: skip
-    return frame
+    head = frame_head(
+        len(payload), kind, batch_count, first_sequence, epoch, time_ms, synced, seed, payload_sum
+    )
+    return head + payload
 
 
 def frame_head(
@@ -263,7 +255,7 @@ def frame_head(
         raise OverflowError(f"a frame of {size} bytes")
     if cython.compiled:
         header = bytearray(_HEADER_SIZE)
-        _put_head(
+        put_head(
             header, size, kind, batch_count, first_sequence, epoch, time_ms, synced, seed,
             payload_sum,
         )  # fmt: skip
@@ -275,31 +267,7 @@ def frame_head(
     return fields + _U32.pack(crc32(fields, seed))
 
 
-def put_frame(
-    memory: bytearray | memoryview,
-    payload: bytes,
-    kind: int,
-    batch_count: int,
-    first_sequence: int,
-    epoch: int,
-    time_ms: int,
-    synced: int,
-    seed: int,
-    payload_sum: int,
-) -> None:
-    """frame_of(), stored where the caller has room for it. Only ever compiled.
-
-    Hot: struct packs a header in 0.4 us, eleven boxed numbers included; number by number C takes
-    0.01.
-    """
-    _put_head(
-        memory, len(payload), kind, batch_count, first_sequence, epoch, time_ms, synced, seed,
-        payload_sum,
-    )  # fmt: skip
-    put_bytes(memory, _HEADER_SIZE, payload)
-
-
-def _put_head(
+def put_head(
     memory: bytearray | memoryview,
     size: int,
     kind: int,
@@ -311,6 +279,11 @@ def _put_head(
     seed: int,
     payload_sum: int,
 ) -> None:
+    """frame_head(), stored where the caller has room for it. Only ever compiled.
+
+    Hot: struct packs a header in 0.4 us, eleven boxed numbers included; number by number C takes
+    0.01.
+    """
     put_u32(memory, 0, _MAGIC)
     put_u32(memory, 4, size)
     put_u32(memory, 8, kind | _CHECKSUM_KIND << 8)

@@ -1,8 +1,8 @@
 cimport cython
 
 from marram.coding.checksum cimport crc32_short, number_seed, reseeded
-from marram.coding.raw cimport place
-from marram.storage.log.format cimport frame_head, frame_of, put_frame
+from marram.coding.raw cimport place, put_bytes
+from marram.storage.log.format cimport frame_head, frame_of, put_head
 
 cdef Py_ssize_t _SPARE
 cdef Py_ssize_t _FRAME_SIZE
@@ -24,7 +24,8 @@ cdef class FrameWriter:
     cdef long long _window_stop
 
     @cython.locals(
-        stop="long long", seed="unsigned int", checksum="unsigned int", at="long long"
+        stop="long long", seed="unsigned int", checksum="unsigned int", at="long long",
+        memory="unsigned char*"
     )
     cpdef write_frame(
         self, bytes payload, unsigned char kind, unsigned int count, unsigned long long first,

@@ -45,8 +45,8 @@ else:
     from marram import interpreted as cython
 
 if not cython.compiled:  # else they are C's
-    from marram.coding.raw import place
-    from marram.storage.log.format import put_frame
+    from marram.coding.raw import place, put_bytes
+    from marram.storage.log.format import put_head
 
 GROW_MIN = 64 * 1024
 GROW_MAX = 16 * 1024 * 1024
@@ -106,10 +106,12 @@ class FrameWriter:
         if cython.compiled and self._memory is not None and stop <= self._window_stop:
             at = self.end - self._window_start
             assert at >= 0 and stop - self._window_start <= len(self._memory), "W5"
-            put_frame(
-                place(self._memory, at), payload, kind, count, first, epoch, time_ms, self.synced,
-                seed, checksum,
+            memory = place(self._memory, at)
+            put_head(
+                memory, len(payload), kind, count, first, epoch, time_ms, self.synced, seed,
+                checksum,
             )  # fmt: skip
+            put_bytes(memory, _FRAME_SIZE, payload)
             self.end = stop
             return
         self._add(
